@@ -1,0 +1,34 @@
+"""Condition learned and known priors on scientific data."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import Fitted, check, fit, load, names, open_dataset, solve
+
+_LAZY = {
+    "Fitted": "api",
+    "check": "api",
+    "fit": "api",
+    "load": "api",
+    "names": "api",
+    "open_dataset": "api",
+    "solve": "api",
+}
+
+__all__ = ["Fitted", "__version__", "check", "fit", "load", "names", "open_dataset", "solve"]
+
+
+def __getattr__(name: str) -> Any:
+    # public names load on first use, so that ``import sciinfer`` costs milliseconds and imports no torch
+    if name in _LAZY:
+        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
