@@ -1,1 +1,29 @@
-"""Statespace."""
+"""Exact linear-Gaussian inference: filter, smoother, log-likelihood and joint samples."""
+
+from .discretise import discretise, unique_steps
+from .engine import Backend, choose_backend, kalman_filter, kalman_smoother, sample_paths
+from .linalg import cholesky, psd_root, solve_spd
+from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise, whiten
+from .scan import affine_scan, associative_scan
+
+__all__ = [
+    "Backend",
+    "Filtered",
+    "LinearGaussian",
+    "Smoothed",
+    "affine_scan",
+    "associative_scan",
+    "cholesky",
+    "choose_backend",
+    "discretise",
+    "kalman_filter",
+    "kalman_smoother",
+    "matvec",
+    "outer_form",
+    "psd_root",
+    "sample_paths",
+    "solve_spd",
+    "symmetrise",
+    "unique_steps",
+    "whiten",
+]

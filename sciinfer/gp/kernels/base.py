@@ -1,0 +1,64 @@
+"""A kernel of time is a linear stochastic differential equation with a scalar readout."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+
+
+class Kernel(nn.Module, ABC):
+    """``f(t) = h^T x(t)`` with ``x`` a linear Gauss-Markov process; ``k(t, t') = Cov(f(t), f(t'))``.
+
+    Times and rates are in one unit of time of the caller's choice; all parameters are float64 and learnable.
+    """
+
+    #: dimension of the state
+    state_dim: int
+    #: is ``initial()`` the stationary covariance
+    stationary: bool = True
+
+    @abstractmethod
+    def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """``A, Q [..., d, d]`` over the steps ``dt [...]``."""
+
+    @abstractmethod
+    def initial(self) -> Tensor:
+        """``P0 [d, d]``: covariance of the state at the start."""
+
+    @abstractmethod
+    def readout(self) -> Tensor:
+        """``h [d]``."""
+
+    def covariance(self, lag: Tensor) -> Tensor:
+        """``k(lag)`` of a stationary kernel, ``[...]``: ``h^T exp(F |lag|) P0 h``.
+
+        Raises:
+            ConfigError: the kernel is not stationary.
+        """
+        if not self.stationary:
+            raise ConfigError(f"{type(self).__name__} is not stationary", fix="condition on data through MarkovGP instead")
+        h = self.readout()
+        return self.transition(lag.abs())[0] @ (self.initial() @ h) @ h
+
+    def __add__(self, other: Kernel) -> Kernel:
+        from .sum import Sum
+
+        return Sum(self, other)
+
+
+def log_parameter(value: float, name: str) -> nn.Parameter:
+    """A learnable logarithm of a positive number."""
+    if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{name} must be a positive number, got {value!r}", fix=f"pass {name}=1.0 or similar")
+    return nn.Parameter(torch.tensor(math.log(value), dtype=torch.float64))
+
+
+def matrix(rows: list[list[Tensor]]) -> Tensor:
+    """Stack broadcastable entries into ``[..., n, n]``."""
+    flat = torch.broadcast_tensors(*(entry for row in rows for entry in row))
+    return torch.stack(flat, dim=-1).unflatten(-1, (len(rows), len(rows[0])))

@@ -1,0 +1,59 @@
+"""One door to the exact engine: picks the back-end, filters, smooths, samples."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .linalg import psd_root
+from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise
+from .scan import filter_scan, smooth_scan
+from .sequential import filter_sequential, smooth_sequential
+
+Backend = Literal["auto", "sequential", "scan"]
+
+
+def choose_backend(problem: LinearGaussian, backend: Backend = "auto") -> Literal["sequential", "scan"]:
+    """Scan for long series in small batches, the loop for wide batches, where it does three times less arithmetic."""
+    if backend != "auto":
+        return backend
+    batch, length = problem.A.shape[:2]
+    on_device = problem.A.device.type != "cpu"
+    return "scan" if length >= 64 and (on_device or batch * problem.A.shape[-1] <= 48) else "sequential"
+
+
+def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filtered:
+    """Filtered and predicted moments and the log-likelihood."""
+    return filter_scan(problem) if choose_backend(problem, backend) == "scan" else filter_sequential(problem)
+
+
+def kalman_smoother(problem: LinearGaussian, filtered: Filtered, *, backend: Backend = "auto") -> Smoothed:
+    """Moments given all data."""
+    if choose_backend(problem, backend) == "scan":
+        return smooth_scan(problem, filtered)
+    return smooth_sequential(problem, filtered)
+
+
+def sample_paths(problem: LinearGaussian, filtered: Filtered, gains: Tensor, *, draws: int, noise: Tensor) -> Tensor:
+    """Joint draws of the whole path, backwards: ``x_k | x_{k+1} ~ N(m_k + G_k (x_{k+1} - m^-_{k+1}), Sigma_k)``.
+
+    Args:
+        gains: from the smoother.
+        noise: ``[draws, B, T, d]`` standard normal.
+
+    Returns:
+        ``[draws, B, T, d]``.
+    """
+    eye = torch.eye(problem.A.shape[-1], dtype=noise.dtype, device=noise.device)
+    left = eye - gains[:, :-1] @ problem.A[:, 1:]
+    inner = outer_form(left, filtered.cov[:, :-1]) + outer_form(gains[:, :-1], problem.Q[:, 1:])
+    roots = psd_root(symmetrise(torch.cat([inner, filtered.cov[:, -1:]], dim=1)))
+    offsets = filtered.mean.clone()
+    offsets[:, :-1] -= matvec(gains[:, :-1], filtered.mean_pred[:, 1:])
+    steps = offsets + matvec(roots, noise)
+    path = [steps[:, :, -1]]
+    for k in range(noise.shape[2] - 2, -1, -1):
+        path.append(matvec(gains[:, k], path[-1]) + steps[:, :, k])
+    return torch.stack(path[::-1], dim=2)
