@@ -51,9 +51,7 @@ def card(name: str) -> Card:
     )  # fmt: skip
 
 
-def open_dataset(
-    name: str, *, cache: str | Path | None = None, download: bool = False, **options: Any
-) -> xr.Dataset:
+def open_dataset(name: str, *, cache: str | Path | None = None, download: bool = False, **options: Any) -> xr.Dataset:
     """Open a data set, or run a simulator, by name. The network is not touched unless ``download=True``.
 
     Args:

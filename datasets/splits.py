@@ -36,7 +36,9 @@ def split_series(
     sizes = _row_sizes(ds)
     dim = dim or (str(sizes.dims[0]) if sizes is not None else "series")
     if dim not in ds.dims:
-        raise SchemaError(f"there is no dim {dim!r} to split along", dim=dim, fix=f"pass dim=..., one of {list(ds.dims)}")
+        raise SchemaError(
+            f"there is no dim {dim!r} to split along", dim=dim, fix=f"pass dim=..., one of {list(ds.dims)}"
+        )
     order = numpy_generator(seed, "split_series").permutation(ds.sizes[dim])
     bounds = np.round(np.cumsum(shares) * len(order)).astype(int)
     parts = [np.sort(chosen) for chosen in np.split(order, bounds[:-1])]
@@ -82,7 +84,9 @@ def split_time(ds: xr.Dataset, at: Any, time: str = "time") -> tuple[xr.Dataset,
 def _shares(fractions: Sequence[float]) -> np.ndarray:
     shares = np.asarray(fractions, dtype=np.float64)
     if shares.ndim != 1 or not len(shares) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1.0):
-        raise ConfigError(f"fractions {list(fractions)} are not shares of a whole", fix="use numbers >= 0 that sum to 1")
+        raise ConfigError(
+            f"fractions {list(fractions)} are not shares of a whole", fix="use numbers >= 0 that sum to 1"
+        )
     return shares
 
 
@@ -105,13 +109,17 @@ def _take(ds: xr.Dataset, dim: str, chosen: np.ndarray, sizes: xr.DataArray | No
 def _before(times: xr.DataArray, at: Any) -> np.ndarray:
     values = times.values
     if values.dtype.kind not in "Mfiu":
-        raise TimeError(f"times of type {values.dtype} cannot be split", variable=str(times.name), fix="use numbers or dates")
+        raise TimeError(
+            f"times of type {values.dtype} cannot be split", variable=str(times.name), fix="use numbers or dates"
+        )
     try:
         cut = np.datetime64(at, "ns") if values.dtype.kind == "M" else float(at)
     except (ValueError, TypeError) as err:
         kind = "dates" if values.dtype.kind == "M" else "numbers"
         raise TimeError(
-            f"cannot split times at {at!r}: {err}", variable=str(times.name), fix=f"the times are {kind}: pass one of that kind"
+            f"cannot split times at {at!r}: {err}",
+            variable=str(times.name),
+            fix=f"the times are {kind}: pass one of that kind",
         ) from err
     early = values < cut
     if not early.any() or not (values >= cut).any():
@@ -128,7 +136,9 @@ def _before(times: xr.DataArray, at: Any) -> np.ndarray:
 def _refuse_missing(times: xr.DataArray) -> None:
     missing = np.flatnonzero(times.isnull().values)
     if len(missing):
-        raise TimeError("a time is missing", variable=str(times.name), index=int(missing[0]), fix="drop or repair that row")
+        raise TimeError(
+            "a time is missing", variable=str(times.name), index=int(missing[0]), fix="drop or repair that row"
+        )
 
 
 def _rows(ds: xr.Dataset, dim: str, keep: np.ndarray) -> xr.Dataset:
