@@ -126,8 +126,7 @@ class Operator(nn.Module, ABC, metaclass=_SelfChecked):
 
     def vjp(self, x: Tensor, y: Tensor) -> Tensor:
         """``J(x)* y``: the adjoint of the Jacobian at ``x``."""
-        _, pull = torch.func.vjp(self.forward, x)
-        return pull(y)[0]
+        return torch.func.vjp(self.forward, x)[1](y)[0]
 
 
 def adjoint_by_vjp(forward: Callable[[Tensor], Tensor], domain: Spec, y: Tensor, range_: Spec) -> Tensor:
@@ -140,5 +139,4 @@ def adjoint_by_vjp(forward: Callable[[Tensor], Tensor], domain: Spec, y: Tensor,
             fix="give the domain fixed sizes, or write adjoint()",
         )
     zero = torch.zeros(*batch, *domain.concrete(0), dtype=y.dtype, device=y.device)
-    _, pull = torch.func.vjp(forward, zero)
-    return pull(y)[0]
+    return torch.func.vjp(forward, zero)[1](y)[0]

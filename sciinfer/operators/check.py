@@ -107,10 +107,8 @@ def _run(op: Operator, function: Callable[[Tensor], Tensor], x: Tensor, what: st
     try:
         return function(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as err:
-        shape = tuple(x.shape)
-        raise _error(
-            op, f"{what} of shape {shape} raised {type(err).__name__}: {err}", "shape", "accept [..., *dims]"
-        ) from err
+        failure = f"{what} of shape {tuple(x.shape)} raised {type(err).__name__}: {err}"
+        raise _error(op, failure, "shape", "accept [..., *dims]") from err
 
 
 def _error(op: Operator, what: str, code: str, fix: str) -> OperatorError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import Tensor, nn
 
 from ..errors import ShapeError
@@ -40,7 +42,7 @@ class Composition(Operator):
         super().__init__()
         if not operators:
             raise ShapeError("a composition of nothing", fix="pass at least one operator")
-        for outer, inner in zip(operators, operators[1:], strict=False):
+        for outer, inner in itertools.pairwise(operators):
             if not _fits(inner.range, outer.domain):
                 raise ShapeError(
                     f"the range {inner.range} of {type(inner).__name__} is not the domain {outer.domain} of "
@@ -85,7 +87,7 @@ class Sum(Operator):
         for op in operators[1:]:
             if op.domain.shape != first.domain.shape or op.range.shape != first.range.shape:
                 raise ShapeError(
-                    f"{type(op).__name__} maps {op.domain} to {op.range}, the first maps {first.domain} to {first.range}",
+                    f"{type(op).__name__} maps {op.domain} to {op.range}, not {first.domain} to {first.range}",
                     fix="all summands must share both shapes",
                 )
         self.operators = nn.ModuleList(operators)
