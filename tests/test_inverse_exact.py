@@ -113,9 +113,7 @@ def test_two_dims_subset_of_a_field() -> None:
     mask[::2, 1:4] = True
     op, y, sd = Mask(mask, ("y", "x")), randn(9), torch.full((9,), 0.1, dtype=F64)
     found = solve_exact(field, Observation(op, 0.1), y)
-    want = by_hand(
-        torch.zeros(30, dtype=F64), dense, torch.eye(30, dtype=F64)[mask.flatten()], torch.full((9,), 0.1), y
-    )
+    want = by_hand(torch.zeros(30, dtype=F64), dense, torch.eye(30, dtype=F64)[mask.flatten()], sd, y)
     torch.testing.assert_close(found.mean.flatten(), want[0], atol=1e-10, rtol=0)
     torch.testing.assert_close(found.variance.flatten(), want[1].diagonal(), atol=1e-10, rtol=0)
 

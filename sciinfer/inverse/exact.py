@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,7 +147,7 @@ def _check_structure(prior: Any, observation: Observation) -> None:
 
 def _whiten(prior: Gaussian, observation: Observation, y: Any, meter: Meter) -> tuple[Whitened, int]:
     op, like = observation.operator, prior.mean
-    data = torch.as_tensor(y)
+    data = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
     if data.is_complex():
         raise DataError("complex data are not supported", variable="y", fix="stack real and imaginary parts")
     data = data.detach().to(dtype=like.dtype, device=like.device)

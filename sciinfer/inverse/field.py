@@ -47,13 +47,13 @@ class GaussianField(Gaussian):
     def __init__(
         self, amplitude: Any, boundary: Literal["periodic", "neumann"] = "neumann", *, mean: Any = 0.0
     ) -> None:
-        self.amplitude = torch.as_tensor(amplitude).to(torch.float64).clone()
+        self.amplitude = torch.as_tensor(amplitude, dtype=torch.float64).clone()
         if boundary not in ("periodic", "neumann"):
             raise ConfigError(f"boundary {boundary!r} is unknown", fix="use 'periodic' or 'neumann'")
         if not bool((self.amplitude.isfinite() & (self.amplitude >= 0)).all()):
             raise DataError("amplitudes must be finite and not negative", variable="amplitude")
         self.boundary, self.shape = boundary, tuple(self.amplitude.shape)
-        self.mean = torch.as_tensor(mean).to(torch.float64).expand(self.shape).clone()
+        self.mean = torch.as_tensor(mean, dtype=torch.float64).expand(self.shape).clone()
         self.rank = self.size
         self._axes = tuple(range(-len(self.shape), 0))
         if boundary == "periodic":

@@ -33,7 +33,7 @@ def by_data(problem: Whitened, draws: int, generator: torch.Generator) -> Soluti
 
 
 def _variance(problem: Whitened, gain: Tensor, lower: Tensor) -> Tensor:
-    r"""Joseph's form: the diagonal of :math:`(I-GA)C(I-GA)^T + GG^T`, a sum of squares; the difference when too large."""
+    r"""Joseph's form: the diagonal of :math:`(I-GA)C(I-GA)^T + GG^T`, a sum of squares; or the difference."""
     prior = problem.prior
     if max(prior.size, prior.rank) > _JOSEPH_LIMIT:
         half = torch.linalg.solve_triangular(lower, gain, upper=False)
@@ -107,7 +107,7 @@ def by_cg(problem: Whitened, draws: int, generator: torch.Generator, tolerance: 
 
 def _check_budget(problem: Whitened, planned: int, partial: Tensor) -> None:
     meter = problem.meter
-    limit, seconds = meter.budget
+    seconds, limit = meter.budget
     over = (limit is not None and meter.nfe + planned > limit) or (seconds is not None and meter.seconds > seconds)
     if over:
         meter.budget = type(meter.budget)()  # the partial mean itself costs one adjoint

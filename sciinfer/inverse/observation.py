@@ -35,7 +35,7 @@ class Observation:
         if (noise_sd is None) == (variance is None):
             raise ConfigError("give noise_sd or variance, one of both", variable="noise_sd")
         name = "noise_sd" if variance is None else "variance"
-        given = torch.as_tensor(noise_sd if variance is None else variance).to(torch.float64).clone()
+        given = torch.as_tensor(noise_sd if variance is None else variance, dtype=torch.float64).clone()
         _check_positive(given, name)
         self.sd = given if variance is None else given.sqrt()
         self.mask = None if mask is None else torch.as_tensor(mask).clone()

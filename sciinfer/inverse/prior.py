@@ -125,8 +125,7 @@ class GaussianPrior(Gaussian):
 
 
 def _finite(values: Any, name: str) -> Tensor:
-    tensor = torch.as_tensor(values)
-    tensor = tensor.detach().to(torch.float64).clone()
+    tensor = torch.as_tensor(values, dtype=torch.float64).detach().clone()
     if not bool(tensor.isfinite().all()):
         place = tuple((~tensor.isfinite()).nonzero()[0].tolist())
         raise DataError("an entry is not finite", variable=name, index=place, fix="repair it")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,6 +65,12 @@ class Spec:
                 raise ShapeError(
                     f"{what} has size {size}, expected {wanted}", dim=dim, fix=f"pass [..., {', '.join(self.dims)}]"
                 )
+
+
+def as_values(given: Any) -> Tensor:
+    """A private floating-point copy: tensors and arrays keep their precision, everything else becomes float64."""
+    tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+    return tensor.detach().clone() if tensor.is_floating_point() else tensor.detach().to(torch.float64)
 
 
 def spec(dims: Sequence[str] | None, shape: Sequence[int | None], *, letter: str = "x") -> Spec:

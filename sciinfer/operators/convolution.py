@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, ShapeError
-from .base import Operator, Spec, spec
+from .base import Operator, Spec, as_values, spec
 
 __entries__ = [
     {
@@ -52,8 +52,7 @@ class Convolution(Operator):
         dims: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        values = torch.as_tensor(kernel)
-        values = values.clone() if values.is_floating_point() else values.to(torch.float64)
+        values = as_values(kernel)
         if values.ndim != len(shape) or any(k > n for k, n in zip(values.shape, shape, strict=True)):
             raise ShapeError(
                 f"kernel {tuple(values.shape)} does not fit a signal {tuple(shape)}",

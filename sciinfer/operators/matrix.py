@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import DataError, ShapeError
-from .base import Operator, Spec, spec
+from .base import Operator, Spec, as_values, spec
 
 __entries__ = [
     {
@@ -39,8 +38,7 @@ class Matrix(Operator):
 
     def __init__(self, matrix: Any, domain: Spec | None = None, range: Spec | None = None) -> None:
         super().__init__()
-        dense = torch.as_tensor(matrix)
-        dense = dense.clone() if dense.is_floating_point() else dense.to(torch.float64)
+        dense = as_values(matrix)
         if dense.ndim != 2:
             raise ShapeError(
                 f"a matrix has 2 dims, got shape {tuple(dense.shape)}", variable="matrix", fix="pass [m, n]"
