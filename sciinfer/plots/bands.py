@@ -139,10 +139,11 @@ def draw_bands(
     """Bands and median of ``sample [n, T]``; ``label`` names the median instead of the usual legend."""
     color = color or PALETTE["band"]
     x = _x(time)
+    raster = len(time) > RASTER_ABOVE
     for prob, alpha in INTERVALS:
         low, high = quantiles(sample, (0.5 - prob / 2, 0.5 + prob / 2))
-        name = None if label else f"{prob:.0%} band"
-        ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, label=name, zorder=1.5)
+        name = None if label else f"{100 * prob:.0f} % band"
+        ax.fill_between(x, low, high, color=color, alpha=alpha, linewidth=0, label=name, zorder=1.5, rasterized=raster)
     chosen = np.linspace(0, len(sample) - 1, min(paths, len(sample))).astype(int)
     for path in sample[chosen]:
         ax.plot(x, path, color=color, alpha=0.5, linewidth=0.6, zorder=1.8)
@@ -189,8 +190,9 @@ def _held_out(
     cells = {dim: (cell or {}).get(dim, 0) for dim in layout.extra}
     time, value = points(truth, da, layout, series, cells)
     if np.isfinite(value).any():
+        size = 2.2 if len(time) <= 150 else 0.0
         ax.plot(
-            _x(time), value, color=PALETTE["truth"], linewidth=0.9, marker="o", markersize=2.2, markeredgewidth=0,
+            _x(time), value, color=PALETTE["truth"], linewidth=0.9, marker="o", markersize=size, markeredgewidth=0,
             label="held-out truth", zorder=3.2, rasterized=len(time) > RASTER_ABOVE,
         )  # fmt: skip
 
@@ -234,7 +236,7 @@ def _fit_height(ax: Axes, one: Panel, left: Any) -> None:
     values = np.concatenate([low, high, one.data[one.data_time >= left] if len(one.data) else low[:0]])
     for line in ax.get_lines():  # held-out truth and baselines drawn so far
         x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata(), dtype=np.float64)
-        if line.get_label() != "missing" and x.dtype.kind == _x(one.time).dtype.kind and len(x) == len(y):
+        if line.get_transform() == ax.transData and x.dtype.kind == _x(one.time).dtype.kind:
             values = np.concatenate([values, y[x >= left]])
     values = values[np.isfinite(values)]
     if len(values) and values.min() < values.max():

@@ -52,6 +52,7 @@ def new_axes(size: tuple[float, float] = SIZE_WIDE, *, purpose: str = "a plot") 
     agg = require("matplotlib.backends.backend_agg", extra="plots", purpose=purpose)
     figure: Figure = figure_module.Figure(figsize=size, layout="constrained", dpi=150, facecolor="white")
     agg.FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(w_pad=0.09, h_pad=0.06)  # type: ignore[union-attr]
     return figure.add_subplot()
 
 
@@ -100,7 +101,7 @@ def legend(ax: Axes, *, columns: int | None = None, outside: bool = True) -> Non
 
 def heading(ax: Axes, text: str) -> None:
     """A small bold heading, flush left."""
-    ax.set_title(plain(text), loc="left", fontsize=_FONT + 0.5, fontweight="semibold", color=PALETTE["ink"], pad=6)
+    ax.set_title(plain(text), loc="left", fontsize=_FONT + 0.5, fontweight="bold", color=PALETTE["ink"], pad=6)
 
 
 def remark(ax: Axes, text: str, *, x: float = 0.02, y: float = 0.97, align: str = "left") -> None:
