@@ -38,7 +38,7 @@ def damped_pendulum(
     *, seed: int = 0, n_series: int = 200, n_times: int = 150, dt: float = 0.1, gravity: float = 9.81,
     damping: float = 0.25, noise_sd: float = 0.05, missing: float = 0.0, truth: bool = False,
 ) -> xr.Dataset:  # fmt: skip
-    r"""Paths of :math:`\ddot\theta = -\tfrac{g}{2}\sin\theta - c\,\dot\theta`, seen as :math:`(\sin\theta, -\cos\theta)`.
+    r"""Paths of :math:`\ddot\theta = -\tfrac{g}{2}\sin\theta - c\dot\theta`, seen as :math:`(\sin\theta, -\cos\theta)`.
 
     Starts: :math:`\theta = \pi + z,\; \dot\theta = 4z'` with standard normals clipped to [-2, 2].
 

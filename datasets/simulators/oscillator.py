@@ -1,4 +1,4 @@
-"""A damped harmonic oscillator kicked by white noise, seen at irregular times with gaps. Everything about it is exact."""
+"""A damped harmonic oscillator kicked by white noise, seen at irregular times with gaps. Everything is exact."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def oscillator(
 
 
 def stationary(omega: float, zeta: float, sigma: float) -> np.ndarray:
-    r"""Stationary covariance ``[2, 2]`` of position and velocity: :math:`\sigma^2/4\zeta\omega^3` and :math:`\sigma^2/4\zeta\omega`."""
+    r"""Stationary covariance ``[2, 2]`` of position and velocity: :math:`\sigma^2/4\zeta\omega\;\mathrm{diag}(\omega^{-2}, 1)`."""
     return np.diag([sigma**2 / (4 * zeta * omega**3), sigma**2 / (4 * zeta * omega)])
 
 

@@ -39,8 +39,8 @@ RECIPE = Recipe("stochastic_lorenz", "Stochastic Lorenz attractor", states=("x",
 
 def stochastic_lorenz(
     *, seed: int = 0, n_series: int = 1024, duration: float = 1.0, dt: float = 0.025, prandtl: float = 10.0,
-    rayleigh: float = 28.0, beta: float = 8.0 / 3.0, noise: float = 0.15, noise_sd: float = 0.01, normalise: bool = True,
-    substeps: int = 20, missing: float = 0.0, truth: bool = False,
+    rayleigh: float = 28.0, beta: float = 8.0 / 3.0, noise: float = 0.15, noise_sd: float = 0.01,
+    normalise: bool = True, substeps: int = 20, missing: float = 0.0, truth: bool = False,
 ) -> xr.Dataset:  # fmt: skip
     r"""Paths of :math:`dx_i = f_i(x)\,dt + \alpha x_i\,dW_i` with Lorenz's :math:`f`, from :math:`x_0 \sim N(0, I)`.
 
