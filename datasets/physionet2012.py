@@ -89,7 +89,9 @@ def physionet2012(*, subset: str = "a+b", static: str = "row", fetch: Fetch | No
 
 
 def _read(paths: list[Path]) -> _Records:
-    parts, first = [], 0
+    parts: list[tuple[np.ndarray, ...]] = []
+    names: tuple[str, ...] = ()
+    first = 0
     for path in paths:
         with np.load(path, allow_pickle=False) as file:
             stay = np.repeat(np.arange(len(file["record_id"])), np.diff(file["ptr"])) + first
@@ -113,8 +115,12 @@ def _static(records: _Records) -> dict[str, np.ndarray]:
 
 def _without(records: _Records, names: tuple[str, ...]) -> _Records:
     keep = ~np.isin(records.variable, [records.names.index(name) for name in names])
-    kept = [column[keep] for column in (records.stay, records.minute, records.variable, records.value)]
-    return _Records(*kept, records.record_id, records.names)
+    return records._replace(
+        stay=records.stay[keep],
+        minute=records.minute[keep],
+        variable=records.variable[keep],
+        value=records.value[keep],
+    )
 
 
 def _ragged(records: _Records) -> xr.Dataset:

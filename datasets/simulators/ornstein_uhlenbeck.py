@@ -37,7 +37,8 @@ RECIPE = Recipe("ornstein_uhlenbeck", "Ornstein-Uhlenbeck process", "1", "s")
 
 def ornstein_uhlenbeck(
     *, seed: int = 0, n_series: int = 100, n_times: int = 50, duration: float = 10.0, theta: float = 0.8,
-    mu: float = 0.0, sigma: float = 1.2, noise_sd: float = 0.3, missing: float = 0.0, layout: str = "grid", truth: bool = False,
+    mu: float = 0.0, sigma: float = 1.2, noise_sd: float = 0.3, missing: float = 0.0, layout: str = "grid",
+    truth: bool = False,
 ) -> xr.Dataset:  # fmt: skip
     r"""Stationary paths of :math:`dx = \theta(\mu - x)\,dt + \sigma\,dW` at irregular times.
 

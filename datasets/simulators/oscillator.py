@@ -96,7 +96,12 @@ def oscillator(
 
 
 def stationary(omega: float, zeta: float, sigma: float) -> np.ndarray:
-    r"""Stationary covariance ``[2, 2]`` of position and velocity: :math:`\sigma^2/4\zeta\omega\;\mathrm{diag}(\omega^{-2}, 1)`."""
+    r"""Stationary covariance ``[2, 2]``: :math:`\frac{\sigma^2}{4\zeta\omega}\,\mathrm{diag}(\omega^{-2}, 1)`.
+
+    Example:
+        >>> stationary(omega=1.0, zeta=0.25, sigma=1.0).tolist()
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
     return np.diag([sigma**2 / (4 * zeta * omega**3), sigma**2 / (4 * zeta * omega)])
 
 
