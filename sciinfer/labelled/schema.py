@@ -34,12 +34,16 @@ class TimeAxis:
     units: str | None = None
 
     def to_model(self, time: np.ndarray) -> np.ndarray:
-        """Model times (float64) of caller's times, NaN where a time is missing."""
+        """Model times (float64) of caller's times, NaN where a time is missing.
+
+        Example:
+            >>> TimeAxis("t", "number", 10.0, 2.0).to_model(np.array([10.0, 14.0]))
+            array([0., 2.])
+        """
         if self.kind == "datetime":
             stamps = np.asarray(time, dtype="datetime64[ns]")
-            shifted = (stamps - np.datetime64(int(self.origin), "ns")).astype(np.float64)
-            shifted[np.isnat(stamps)] = np.nan
-            return shifted / self.scale
+            shifted = _nanoseconds_since(stamps, int(self.origin))
+            return np.where(np.isnat(stamps), np.nan, shifted) / self.scale
         return (np.asarray(time, dtype=np.float64) - self.origin) / self.scale
 
     def from_model(self, time: np.ndarray) -> np.ndarray:
@@ -49,40 +53,44 @@ class TimeAxis:
         return np.asarray(time, dtype=np.float64) * self.scale + self.origin
 
     def parse(self, time: Any) -> np.ndarray:
-        """Check times that a caller asks for and return them as this axis's own type."""
-        if self.kind == "datetime":
-            import pandas as pd
+        """Check times that a caller asks for and return them as this axis's own type, in the caller's order.
 
-            try:
-                index = pd.DatetimeIndex(np.atleast_1d(time))
-            except (ValueError, TypeError) as err:
-                raise TimeError(
-                    f"cannot read the requested times as dates: {err}",
-                    variable=self.name,
-                    fix="pass datetimes or ISO strings",
-                ) from err
-            stamps = index.tz_convert("UTC").tz_localize(None) if index.tz is not None else index
-            values = np.asarray(stamps.values, dtype="datetime64[ns]")
-            missing = np.isnat(values)
-        else:
-            raw = np.atleast_1d(np.asarray(time))
-            if raw.dtype.kind in "MOUSmc":
-                raise TimeError(
-                    f"the data's times are numbers, the requested ones are {raw.dtype}",
-                    variable=self.name,
-                    fix="ask for numbers in the data's own time units",
-                )
-            values = raw.astype(np.float64)
-            missing = ~np.isfinite(values)
-        if missing.any():
-            index0 = int(np.flatnonzero(missing)[0])
+        Raises:
+            TimeError: of the other kind than the axis, not a list, missing or infinite.
+        """
+        values = self._dates(time) if self.kind == "datetime" else self._numbers(time)
+        if values.ndim != 1:
             raise TimeError(
-                "a requested time is missing or infinite", variable=self.name, index=index0, fix="drop or repair it"
+                f"the requested times have {values.ndim} dims", variable=self.name, fix="pass a flat list of times"
+            )
+        missing = np.isnat(values) if self.kind == "datetime" else ~np.isfinite(values)
+        if missing.any():
+            index = int(np.flatnonzero(missing)[0])
+            raise TimeError(
+                "a requested time is missing or infinite", variable=self.name, index=index, fix="drop or repair it"
             )
         return values
 
+    def _dates(self, time: Any) -> np.ndarray:
+        import pandas as pd
+
+        from .stamps import to_nanoseconds
+
+        values = time if isinstance(time, (pd.Index, pd.Series)) else np.atleast_1d(np.asarray(time))
+        return to_nanoseconds(values, name=self.name)
+
+    def _numbers(self, time: Any) -> np.ndarray:
+        raw = np.atleast_1d(np.asarray(time))
+        if raw.dtype.kind not in "fiu":
+            raise TimeError(
+                f"the data's times are numbers, the requested ones are {raw.dtype}",
+                variable=self.name,
+                fix="ask for numbers in the data's own time units",
+            )
+        return raw.astype(np.float64)
+
     def duration(self, value: Any) -> float:
-        """A duration in model time units: a number in the coordinate's units, or a string like ``"365.25D"``.
+        """A duration in model time units: a number in the coordinate's units (seconds for dates), or ``"365.25D"``.
 
         Example:
             >>> TimeAxis("time", "datetime", 0.0, 86400e9).duration("7D")
@@ -92,9 +100,12 @@ class TimeAxis:
             import pandas as pd
 
             try:
-                return pd.Timedelta(value).value / self.scale if isinstance(value, str) else float(value) / self.scale * 1e9
+                seconds = pd.Timedelta(value).total_seconds() if isinstance(value, str) else float(value)
+                return seconds * 1e9 / self.scale
             except ValueError as err:
-                raise ConfigError(f"cannot read the duration {value!r}: {err}", fix='write "7D", "365.25D" or "12h"') from err
+                raise ConfigError(
+                    f"cannot read the duration {value!r}: {err}", fix='write "7D", "365.25D" or "12h"'
+                ) from err
         return float(value) / self.scale
 
 
@@ -149,9 +160,7 @@ class Schema:
     def rescaled(self, shift: Iterable[float], scale: Iterable[float]) -> Schema:
         """The same schema with other channel scalings."""
         pairs = zip(self.channels, shift, scale, strict=True)
-        return replace(
-            self, channels=tuple(replace(c, shift=float(a), scale=float(b)) for c, a, b in pairs)
-        )
+        return replace(self, channels=tuple(replace(c, shift=float(a), scale=float(b)) for c, a, b in pairs))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a config file."""
@@ -176,3 +185,9 @@ class Schema:
             channels=tuple(Channel(**{"units": None, **c, "cell": tuple(c["cell"])}) for c in data["channels"]),
             layout=data["layout"],
         )
+
+
+def _nanoseconds_since(stamps: np.ndarray, origin: int) -> np.ndarray:
+    # seconds and remainder apart: a difference of more than 292 years would wrap around in int64 nanoseconds
+    seconds, rest = np.divmod(stamps.astype(np.int64), 10**9)
+    return (seconds - origin // 10**9).astype(np.float64) * 1e9 + (rest - origin % 10**9)

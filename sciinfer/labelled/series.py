@@ -51,7 +51,9 @@ class SeriesBatch(NamedTuple):
     ) -> SeriesBatch:
         """From one tensor per series, NaN = missing. Each ``times[i]`` is ``[n_i]``, ``values[i]`` is ``[n_i, C]``."""
         if len(times) != len(values) or not times:
-            raise ShapeError(f"got {len(times)} time tensors and {len(values)} value tensors", fix="pass one per series")
+            raise ShapeError(
+                f"got {len(times)} time tensors and {len(values)} value tensors", fix="pass one per series"
+            )
         for index, (t, v) in enumerate(zip(times, values, strict=True)):
             if t.ndim != 1 or v.ndim != 2 or len(t) != len(v):
                 raise ShapeError(
