@@ -260,12 +260,11 @@ def _calibration(part: _Part) -> Html:
 def _reading(part: _Part) -> str:
     text = (
         "Left: a flat histogram means calibrated; a U shape means bands too narrow, a hump too wide, a slope a bias. "
-        "Right: on the dashed line the bands hold as many data as they claim. The grey ranges take the data as independent."
+        "Right: on the dashed line the bands hold as many data as they claim. "
+        "The grey ranges take the data as independent."
     )
-    seen = (
-        " The result was conditioned on these very data, so this check is optimistic." if part.held_out is None else ""
-    )
-    return text + seen
+    seen = " The result was conditioned on these very data, so this check is optimistic."
+    return text + (seen if part.held_out is None else "")
 
 
 def _scores(part: _Part) -> Html:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from .errors import StateError
 from .extend import require
 from .plots.style import PALETTE
 
@@ -76,9 +77,11 @@ def _defaults() -> Iterator[None]:
 
 
 def _svg(ax: Axes, name: str, text: str) -> Html:
-    buffer = io.BytesIO()
+    buffer, sheet = io.BytesIO(), ax.get_figure(root=True)
+    if sheet is None:
+        raise StateError("the axes belong to no figure", fix="draw on axes of a figure")
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    ax.figure.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=nothing)
+    sheet.savefig(buffer, format="svg", transparent=True, dpi=150, metadata=nothing)
     body = buffer.getvalue().decode("utf-8")
     box = re.search(r'viewBox="([^"]+)"', body)
     inner = body[body.index(">", body.index("<svg")) + 1 :]
@@ -122,12 +125,15 @@ p{margin:.5rem 0;max-width:44rem;overflow-wrap:anywhere}
 .muted,figcaption,caption,.note{color:var(--muted);font-size:.875rem}
 nav{margin:1.1rem 0 0;font-size:.875rem;display:flex;flex-wrap:wrap;gap:.3rem 1.1rem}
 nav a{color:var(--band);text-decoration:none}nav a:hover{text-decoration:underline}
-.verdict{margin:.8rem 0;padding:.75rem 1rem;border-left:4px solid var(--muted);background:var(--wash);border-radius:0 6px 6px 0}
-.verdict p{margin:.15rem 0}.verdict strong{font-size:1.04rem}.verdict .mark{display:inline-block;min-width:1.4em;font-weight:700}
+.verdict{margin:.8rem 0;padding:.75rem 1rem;border-left:4px solid var(--muted)}
+.verdict{background:var(--wash);border-radius:0 6px 6px 0}
+.verdict p{margin:.15rem 0}.verdict strong{font-size:1.04rem}
+.verdict .mark{display:inline-block;min-width:1.4em;font-weight:700}
 .good{border-color:var(--good)}.good strong,.good .mark{color:var(--good)}
 .fair{border-color:var(--fair)}.fair strong,.fair .mark{color:var(--fair)}
 .poor{border-color:var(--poor)}.poor strong,.poor .mark{color:var(--poor)}
 figure{margin:1rem 0 1.4rem;break-inside:avoid}
+.half{max-width:25rem}
 .paper .scroll{background:#fff;border-radius:6px}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(17rem,1fr));gap:0 1.5rem;max-width:50rem}
 .scroll{overflow-x:auto}
@@ -153,7 +159,8 @@ summary{cursor:pointer;color:var(--band);font-size:.9rem;margin:.6rem 0}
 @media (max-width:40rem){main{padding:1.4rem 1rem 3rem}h1{font-size:1.5rem}.wide svg{min-width:34rem}
 dl{grid-template-columns:1fr;gap:.05rem}dd{margin-bottom:.55rem}th,td{padding:.35rem .5rem}}
 @media print{body{font-size:10.5pt}main{max-width:none;padding:0}nav{display:none}h2,h3{break-after:avoid}
-pre{white-space:pre-wrap}.scroll{overflow:visible}.verdict,tr.model{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
+pre{white-space:pre-wrap}.scroll{overflow:visible}
+.verdict,tr.model{-webkit-print-color-adjust:exact;print-color-adjust:exact}}
 """
 )
 

@@ -1,4 +1,4 @@
-"""What the scores say in words, and as tables. Reads the Dataset of ``sciinfer.diagnostics.evaluate``; tolerates gaps."""
+"""What the scores of ``sciinfer.diagnostics.evaluate`` say, in words and as tables; tolerates gaps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ if TYPE_CHECKING:
 
 Level = Literal["good", "fair", "poor", "none"]
 MARKS: dict[str, str] = {"good": "✓", "fair": "≈", "poor": "✗", "none": "·"}
-_TITLES = {"rmse": "RMSE", "mae": "MAE", "crps": "CRPS", "coverage_50": "50 % coverage", "coverage_90": "90 % coverage", "n": "n"}  # fmt: skip
+_TITLES = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "crps": "CRPS",
+    "coverage_50": "50 % coverage",
+    "coverage_90": "90 % coverage",
+    "n": "n",
+}
 _POOLED = ("all", "variable_mean")
 _REFERENCE = ("exact", "oracle", "noise")
 MAX_OPEN, MAX_CHANNELS = 4, 60

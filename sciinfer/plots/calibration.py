@@ -92,7 +92,7 @@ def pit(
     ax.axhspan(floor, ceiling, facecolor=PALETTE["muted"], alpha=0.16, linewidth=0, label="99 % range if calibrated")
     ax.axhline(len(low) / bins, color=PALETTE["ink"], linewidth=0.9, linestyle=(0, (4, 3)))
     ax.set(xlim=(0.0, 1.0), ylim=(0.0, 1.22 * max(float(counts.max()), ceiling, 1.0)))
-    legend(ax, outside=False)
+    legend(ax, inside="best")
     _describe(ax, tree, var, truth, len(low))
     return ax
 
@@ -129,7 +129,7 @@ def coverage(tree: xr.DataTree, *, var: str, ax: Axes | None = None, truth: xr.D
     for prob in (0.5, 0.9):
         ax.plot(100 * prob, 100 * central_coverage(low, high, prob), "o", color=PALETTE["band"], markersize=4.5)
     ax.set(xlim=(0, 100), ylim=(0, 100), aspect="equal", xticks=range(0, 101, 25), yticks=range(0, 101, 25))
-    legend(ax, outside=False)
+    legend(ax, inside="lower right")
     _describe(ax, tree, var, truth, len(low))
     return ax
 

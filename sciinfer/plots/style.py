@@ -73,19 +73,13 @@ def dress(ax: Axes, *, x: str, y: str, grid: str = "y") -> Axes:
     return ax
 
 
-def legend(ax: Axes, *, columns: int | None = None, outside: bool = True) -> None:
-    """A frameless legend in one row above the axes (or inside, where nothing lies)."""
+def legend(ax: Axes, *, inside: str = "") -> None:
+    """A frameless legend: one row above the axes, or at the place ``inside`` them (``"best"``, ``"lower right"``)."""
     handles, labels = ax.get_legend_handles_labels()
     if not handles:
         return
-    place: dict[str, Any] = {"loc": "best"}
-    if outside:
-        place = {
-            "loc": "lower right",
-            "bbox_to_anchor": (1.0, 1.0),
-            "ncols": columns or len(handles),
-            "borderaxespad": 0.2,
-        }
+    above = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "ncols": len(handles), "borderaxespad": 0.2}
+    place: dict[str, Any] = {"loc": inside} if inside else above
     ax.legend(
         handles,
         labels,
