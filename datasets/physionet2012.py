@@ -125,7 +125,8 @@ def _without(records: _Records, names: tuple[str, ...]) -> _Records:
 
 def _ragged(records: _Records) -> xr.Dataset:
     key = records.stay * _MINUTES + records.minute
-    rows, row_of = np.unique(key, return_inverse=True)
+    first = np.diff(key, prepend=-1) > 0  # the files are sorted by stay and minute
+    rows, row_of = key[first], np.cumsum(first) - 1
     present = np.unique(records.variable)
     column_of = np.full(len(records.names), -1)
     column_of[present] = np.arange(len(present))
