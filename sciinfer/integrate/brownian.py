@@ -1,0 +1,306 @@
+"""Brownian paths without memory: any value, any grid, any batch, always the same path.
+
+The time axis is cut into *cells* by knots; the increment of every cell is an independent Gaussian, and inside a cell
+the path is refined by the Brownian bridge: an interval of length h with increment D splits into D/2 + Z sqrt(h)/2 and
+D/2 - Z sqrt(h)/2. Z depends on (seed, path key, cell, node, dim) alone (:mod:`sciinfer.integrate.hashing`).
+
+Numbering of nodes inside a cell: hash 0 gives the cell's own increment (first normal) and the split of the whole cell
+(second normal); hash q = 2^(l-1) + j, l >= 1, gives the splits of the intervals 2j and 2j+1 of level l. Hence a grid
+of 2^L steps in each cell costs one normal for each step, and equals node by node what a query of single times finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, ShapeError, TimeError
+from .hashing import node_codes, normal_pairs, path_codes
+
+#: normals made at once; larger blocks leave the cache and are slower
+_BLOCK = 1 << 17
+#: longest block in steps, so that a diverging integration is noticed early
+_LONGEST = 2048
+
+
+@final
+class BrownianPath:
+    """A batch of independent Brownian paths, W(t0) = 0, as a pure function of the seed and the path keys.
+
+    Args:
+        seed: any integer.
+        dim: number of independent components.
+        t0, t1: ends of the time axis (any unit; the variance of W(t) is t - t0).
+        batch: leading dims of the paths; the keys are then 0, 1, 2, ...
+        keys: int64 of any shape, the identity of each path (instead of ``batch``). Path k is the same in any batch.
+        knots: ``[C + 1]`` ascending edges of the cells (instead of ``t0, t1``). They are part of the path's identity; a
+            knot appended at the end leaves the path before it unchanged.
+        levels: times are resolved to 2^-levels of a cell; times closer than half of that to a node are that node.
+        dtype: of the values handed out; the arithmetic is float64, so that float32 paths are the rounded float64 ones.
+        device: where the values are made.
+
+    Example:
+        >>> path = BrownianPath(0, dim=2, t0=0.0, t1=1.0, batch=3)
+        >>> path(0.3).shape
+        torch.Size([3, 2])
+        >>> bool(((path(0.9) - path(0.3)) == path(0.3, 0.9)).all())
+        True
+    """
+
+    def __init__(
+        self,
+        seed: int,
+        dim: int,
+        t0: float = 0.0,
+        t1: float = 1.0,
+        *,
+        batch: int | Sequence[int] = (),
+        keys: Tensor | None = None,
+        knots: Tensor | None = None,
+        levels: int = 32,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check(seed, dim, levels, dtype)
+        shape = (batch,) if isinstance(batch, int) else tuple(batch)
+        self.keys = (_counting(shape) if keys is None else keys.to(torch.int64)).to(device)
+        edges = (
+            torch.tensor([t0, t1], dtype=torch.float64) if knots is None else knots.detach().to("cpu", torch.float64)
+        )
+        self.seed, self.dim, self.levels, self.dtype, self.knots = seed, dim, levels, dtype, _ascending(edges)
+        self.device = self.keys.device
+        self._codes = path_codes(seed, self.keys.flatten(), dim).flatten()
+        self._gaps = self.knots.diff().to(self.device)
+
+    @property
+    def shape(self) -> torch.Size:
+        """``[*batch, dim]``: shape of W at one time."""
+        return torch.Size([*self.keys.shape, self.dim])
+
+    @property
+    def t0(self) -> float:
+        """First knot."""
+        return float(self.knots[0])
+
+    @property
+    def t1(self) -> float:
+        """Last knot."""
+        return float(self.knots[-1])
+
+    def __call__(self, ta: float, tb: float | None = None) -> Tensor:
+        """``[*batch, dim]``: W(ta), or W(tb) - W(ta)."""
+        times = torch.tensor([ta] if tb is None else [ta, tb], dtype=torch.float64)
+        values = self.at(times)
+        return values[0] if tb is None else values[1] - values[0]
+
+    def at(self, times: Tensor) -> Tensor:
+        """W at ``times [Q]`` (any order, inside the knots): ``[Q, *batch, dim]``.
+
+        Raises:
+            TimeError: a time lies outside the knots.
+
+        Example:
+            >>> import torch
+            >>> path = BrownianPath(3, dim=1, t1=2.0)
+            >>> path.at(torch.tensor([0.0, 0.5, 2.0])).shape
+            torch.Size([3, 1])
+        """
+        width = max(1, _BLOCK // max(1, len(self._codes)))
+        flat = self._flat_positions(times)
+        parts = [self._values(part) for part in flat.split(width)]
+        return self._out(torch.cat(parts) if parts else self._codes.new_zeros(0, len(self._codes)))
+
+    def increments(self, times: Tensor) -> Iterator[Tensor]:
+        """Increments over the grid ``times [N + 1]``, block by block: ``[n, *batch, dim]`` with the n adding up to N.
+
+        A grid that cuts every cell into the same power of two of equal steps takes the fast route (one normal a step);
+        any other ordered grid, also a descending one, is found by single queries of the same path.
+        """
+        flat = self._flat_positions(times)
+        level = self._uniform_level(flat)
+        if level is not None:
+            yield from self.uniform(level)
+            return
+        width = max(1, min(_LONGEST, _BLOCK // max(1, len(self._codes))))
+        last = self._values(flat[:1])
+        for part in flat[1:].split(width):
+            values = torch.cat([last, self._values(part)])
+            yield self._out(values.diff(dim=0))
+            last = values[-1:]
+
+    def uniform(self, level: int) -> Iterator[Tensor]:
+        """Increments of the grid with ``2^level`` equal steps in every cell, block by block, ``[n, *batch, dim]``."""
+        if not 0 <= level <= self.levels:
+            raise ConfigError(f"level must lie in 0..{self.levels}, got {level}", fix="raise levels of the path")
+        for block in self._blocks(level):
+            yield self._out(block)
+
+    # --- bulk: levels of the tree, in blocks that stay in the cache
+
+    def _steps_per_block(self) -> int:
+        # a power of two; at least 8, so that each recursion of _refined climbs two levels or more
+        fit = max(8, min(_LONGEST, _BLOCK // max(1, len(self._codes))))
+        return 1 << (fit.bit_length() - 1)
+
+    def _blocks(self, level: int) -> Iterator[Tensor]:
+        block = self._steps_per_block()
+        depth = min(level, block.bit_length() - 1)
+        if depth == level:
+            count = block >> level
+            for start in range(0, len(self._gaps), count):
+                yield self._cells(torch.arange(start, min(start + count, len(self._gaps)), device=self.device), level)
+            return
+        yield from self._refined(level, depth)
+
+    def _refined(self, level: int, depth: int) -> Iterator[Tensor]:
+        # expand pairs of siblings of a coarser level: a hash serves the splits of both
+        coarse, first = level - depth + 1, 0
+        for parents in self._blocks(coarse):
+            for pair in range(0, len(parents), 2):
+                cell, index = divmod(first + pair, 1 << coarse)
+                yield self._expand(
+                    parents[pair : pair + 2], torch.tensor([cell], device=self.device), coarse, index, level
+                )
+            first += len(parents)
+
+    def _cells(self, cells: Tensor, level: int) -> Tensor:
+        total, split = normal_pairs(self._codes, node_codes(cells, torch.zeros_like(cells))).unbind(1)
+        gaps = self._gaps[cells][:, None]
+        increments = total.mul_(gaps.sqrt())
+        if level == 0:
+            return increments
+        return self._expand(_split(increments, split, gaps), cells, 1, 0, level)
+
+    def _expand(self, increments: Tensor, cells: Tensor, start: int, index: int, level: int) -> Tensor:
+        # increments of consecutive intervals of level ``start``, equally many in each cell, the first at ``index``
+        for at in range(start, level):
+            pairs = len(increments) // len(cells) // 2
+            first = (1 << (at - 1)) + (index >> 1)
+            nodes = torch.arange(first, first + pairs, device=self.device)
+            normals = normal_pairs(self._codes, node_codes(cells[:, None], nodes).flatten())
+            lengths = (self._gaps[cells] * 0.5**at).repeat_interleave(2 * pairs)[:, None]
+            increments = _split(increments, normals.flatten(0, 1), lengths)
+            index *= 2
+        return increments
+
+    # --- single times: down the tree, all times at once
+
+    def _values(self, flat: Tensor) -> Tensor:
+        resolution = 1 << self.levels
+        cell = (flat >> self.levels).clamp(max=len(self._gaps) - 1)
+        place = flat - cell * resolution  # in 0..2^levels; the upper end occurs in the last cell only
+        start, total, split = self._roots(cell)
+        ended = place == resolution
+        value = start + torch.where(ended[:, None], total, torch.zeros_like(total))
+        return self._descend(value, total, split, cell, torch.where(ended, torch.zeros_like(place), place))
+
+    def _roots(self, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        first, last = int(cell.min()), int(cell.max())
+        start = self._starts(first, last)[cell - first]
+        total, split = normal_pairs(self._codes, node_codes(cell, torch.zeros_like(cell))).unbind(1)
+        return start, total.mul_(self._gaps[cell][:, None].sqrt()), split
+
+    def _starts(self, first: int, last: int) -> Tensor:
+        # W at the knots first..last; a running sum in the order of the cells, so that it has the same bits in any block
+        running = torch.zeros(1, len(self._codes), dtype=torch.float64, device=self.device)
+        kept, width = [], self._steps_per_block()
+        for begin in range(0, last, width):
+            cells = torch.arange(begin, min(begin + width, last), device=self.device)
+            sums = torch.cat([running[-1:], self._cells(cells, 0)]).cumsum(0)
+            kept.append(sums[:-1][cells >= first])
+            running = sums
+        return torch.cat([*kept, running[-1:]])
+
+    def _descend(self, value: Tensor, increment: Tensor, normal: Tensor, cell: Tensor, place: Tensor) -> Tensor:
+        for level in range(self.levels):
+            below = self.levels - level
+            if not bool((place & ((1 << below) - 1)).any()):
+                break  # every time has been met by a node
+            if level:
+                index = place >> below
+                pair = normal_pairs(self._codes, node_codes(cell, (index >> 1) + (1 << (level - 1))))
+                normal = torch.where((index & 1 == 1)[:, None], pair[:, 1], pair[:, 0])
+            spread = normal * _half_root((self._gaps[cell] * 0.5**level)[:, None])
+            half = increment * 0.5
+            right = ((place >> (below - 1)) & 1 == 1)[:, None]
+            value = torch.where(right, value + (half + spread), value)
+            increment = torch.where(right, half - spread, half + spread)
+        return value
+
+    # --- times to integers: cell * 2^levels + position in the cell
+
+    def _flat_positions(self, times: Tensor) -> Tensor:
+        wanted = times.detach().to("cpu", torch.float64)
+        if wanted.dim() != 1:
+            raise ShapeError(f"times must have one dim, got shape {tuple(wanted.shape)}", fix="pass times [Q]")
+        slack = (self.knots[-1] - self.knots[0]) * 1e-12
+        outside = ~((wanted >= self.knots[0] - slack) & (wanted <= self.knots[-1] + slack))
+        if bool(outside.any()):
+            index = int(outside.nonzero()[0])
+            raise TimeError(
+                f"time {float(wanted[index])} lies outside the path's [{self.t0}, {self.t1}]",
+                index=index,
+                fix="make the path with knots that span all times",
+            )
+        cell = (torch.searchsorted(self.knots, wanted, right=True) - 1).clamp(0, len(self._gaps) - 1)
+        left, right = self.knots[cell], self.knots[cell + 1]
+        place = ((wanted - left) / (right - left) * 2.0**self.levels).round().to(torch.int64)
+        return ((cell << self.levels) + place.clamp(0, 1 << self.levels)).to(self.device)
+
+    def _uniform_level(self, flat: Tensor) -> int | None:
+        steps, cells = len(flat) - 1, len(self._gaps)
+        per_cell = steps // cells
+        if per_cell < 1 or per_cell * cells != steps or per_cell & (per_cell - 1):
+            return None
+        level = per_cell.bit_length() - 1
+        if level > self.levels:
+            return None
+        grid = torch.arange(steps + 1, device=self.device) << (self.levels - level)
+        return level if torch.equal(flat, grid) else None
+
+    def _out(self, values: Tensor) -> Tensor:
+        return values.to(self.dtype).reshape(len(values), *self.shape)
+
+
+def _half_root(lengths: Tensor) -> Tensor:
+    return lengths.sqrt() * 0.5
+
+
+def _split(increments: Tensor, normals: Tensor, lengths: Tensor) -> Tensor:
+    """Halve intervals: ``[n, K]`` increments and normals, ``[n, 1]`` lengths, to ``[2 n, K]`` in time order."""
+    spread, half = normals * _half_root(lengths), increments * 0.5
+    halves = torch.empty(len(half), 2, half.shape[1], dtype=half.dtype, device=half.device)
+    torch.add(half, spread, out=halves[:, 0])
+    torch.sub(half, spread, out=halves[:, 1])
+    return halves.flatten(0, 1)
+
+
+def _counting(shape: tuple[int, ...]) -> Tensor:
+    count = 1
+    for size in shape:
+        count *= size
+    return torch.arange(count).reshape(shape)
+
+
+def _ascending(knots: Tensor) -> Tensor:
+    if knots.dim() != 1 or len(knots) < 2:
+        raise ShapeError(f"knots must be [C + 1] with C >= 1, got shape {tuple(knots.shape)}", fix="pass t0 and t1")
+    bad = ~(knots.diff() > 0) | ~torch.isfinite(knots.diff())
+    if bool(bad.any()):
+        index = int(bad.nonzero()[0])
+        raise TimeError(f"knots must ascend strictly, knot {index + 1} does not", index=index + 1, fix="sort the times")
+    return knots
+
+
+def _check(seed: int, dim: int, levels: int, dtype: torch.dtype) -> None:
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ConfigError(f"a seed must be an int, got {type(seed).__name__}", fix="pass seed=0 or another integer")
+    if dim < 1:
+        raise ConfigError(f"dim must be positive, got {dim}", fix="pass the number of noise components")
+    if not 1 <= levels <= 40:
+        raise ConfigError(f"levels must lie in 1..40, got {levels}", fix="keep the default 32")
+    if dtype not in (torch.float32, torch.float64):
+        raise ConfigError(f"paths are float32 or float64, got {dtype}", fix="pass dtype=torch.float64")
