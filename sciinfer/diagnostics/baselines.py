@@ -1,8 +1,8 @@
 """Forecasts that need no model. Whatever is fitted is shown beside them on the same split.
 
-Each is ``baseline(batch, times [S, T], *, season=None) -> Forecast`` in model units: the mean uses the series itself only,
-so a series alone gets the same mean as in a batch; the sd of a channel is pooled over the series, by trying the same rule
-out on the conditioning data. A channel that was never observed in a series gets mean 0, the training mean.
+Each is ``baseline(batch, times [S, T], *, season=None) -> Forecast`` in model units. The mean uses the series itself
+only, so a series alone gets the same mean as in a batch; the sd of a channel is pooled over the series, by trying the
+same rule out on the conditioning data. A channel never observed in a series gets mean 0, the training mean.
 """
 
 from __future__ import annotations
@@ -74,10 +74,10 @@ def _persist(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
 
 
 def _constant(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
-    count = channel.count.clamp(min=1).double()
+    count = channel.counts.clamp(min=1).double()
     mean = channel.per_series(channel.value) / count
-    scatter = ((channel.value - mean[channel.series]) ** 2).sum() / (channel.count - 1).clamp(min=0).sum().clamp(min=1)
-    inside = scatter if bool((channel.count > 1).any()) else second_moment(channel)
+    scatter = ((channel.value - mean[channel.series]) ** 2).sum() / (channel.counts - 1).clamp(min=0).sum().clamp(min=1)
+    inside = scatter if bool((channel.counts > 1).any()) else second_moment(channel)
     lead = outside(channel, query)
     spread = torch.where(lead > 0, running_lines(channel, degree=0).at(lead), inside)
     return mean[:, None].expand_as(lead), spread * (1 + 1 / count[:, None])
@@ -94,7 +94,7 @@ def _linear(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
 
 def _line(channel: Channel, times: Tensor) -> tuple[Tensor, Tensor]:
     """Least-squares line of each series at ``times [S, T]``, and its leverage 1 + 1/n + (t - mean)^2 / S_tt."""
-    count = channel.count.clamp(min=1).double()
+    count = channel.counts.clamp(min=1).double()
     t_mean, y_mean = channel.per_series(channel.time) / count, channel.per_series(channel.value) / count
     dt = channel.time - t_mean[channel.series]
     stt = channel.per_series(dt * dt)
@@ -124,9 +124,8 @@ def run_baselines(
         >>> list(run_baselines(b, torch.tensor([[2.0]])))
         ['persistence', 'constant', 'linear']
     """
-    chosen = (
-        [n for n in BASELINES if season is not None or n != "seasonal_naive_drift"] if names is None else list(names)
-    )
+    applicable = [name for name in BASELINES if season is not None or name != "seasonal_naive_drift"]
+    chosen = applicable if names is None else list(names)
     for name in chosen:
         if name not in BASELINES:
             raise NameNotFoundError(f"no baseline is called {name!r}", fix=f"one of {', '.join(BASELINES)}")

@@ -1,4 +1,4 @@
-"""Scores summed over blocks of entries (series, or stretches of time), so that a bootstrap only adds up blocks again."""
+"""Scores summed over blocks (series, or stretches of time), so that a bootstrap only adds up blocks again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Array = np.ndarray
 
 
 class Blocks(NamedTuple):
-    """``sums[name] [K, C]`` of squared errors ("squared"), absolute errors, CRPS and coverages, over ``count [K, C]``."""
+    """``sums[name] [K, C]`` (squared and absolute errors, CRPS, coverages) over ``entries [K, C]`` of them."""
 
     sums: dict[str, Array]
-    count: Array
+    entries: Array
 
 
 def coverage_name(prob: float) -> str:

@@ -34,9 +34,9 @@ def check(
         seed: of the randomised ranks.
 
     Returns:
-        Dims ``variable, prob, bin``: ``coverage`` and its binomial ``coverage_se``, ``pit_count``, ``pit_chi2`` and its
-        ``pit_pvalue``, ``chi2_per_datum`` (mean of ((y - mean) / sd)^2, near 1), ``n``, and with several chains ``ess_min`` and
-        ``ess_median`` (bulk). attrs: ``verdict``, ``notes`` (one sentence a line), ``in_sample``.
+        Dims ``variable, prob, bin``: ``coverage`` and its binomial ``coverage_se``, ``pit_count``, ``pit_chi2`` and
+        its ``pit_pvalue``, ``chi2_per_datum`` (mean of ((y - mean) / sd)^2, near 1), ``n``, and with several chains
+        the bulk ``ess_min`` and ``ess_median``. attrs: ``verdict``, ``notes`` (one sentence a line), ``in_sample``.
 
     Raises:
         SchemaError: a group is missing, or nothing observed is at a predicted label.
@@ -147,8 +147,8 @@ def _judged(ds: xr.Dataset, notes: list[str], in_sample: bool) -> xr.Dataset:
             kinds.append("overconfident" if row[worst] < 0 else "underconfident")
             one = ds.sel(variable=name).isel(prob=worst)
             notes.append(
-                f"{name}: {kinds[-1]}: the {100 * float(one['prob']):g} % interval holds {100 * float(one['coverage']):.1f} % "
-                f"of {int(one['n'])} values (binomial error {100 * float(one['coverage_se']):.1f} points)"
+                f"{name}: {kinds[-1]}: the {100 * float(one['prob']):g} % interval holds "
+                f"{100 * float(one['coverage']):.1f} % of {int(one['n'])} values (binomial error {100 * float(one['coverage_se']):.1f} points)"
             )
     verdict = "calibrated" if not kinds else " and ".join(sorted(set(kinds)))
     return ds.assign_attrs(verdict=verdict, notes="\n".join(notes), in_sample=int(in_sample))

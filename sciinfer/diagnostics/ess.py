@@ -53,7 +53,7 @@ def _rank_normalised(split: Array) -> Array:
 
 def _autocorrelation(split: Array) -> Array:
     """``[lag, ...]``: 1 - (W - mean autocovariance) / var+, over chains."""
-    chains, n = split.shape[:2]
+    n = split.shape[1]
     centred = split - split.mean(axis=1, keepdims=True)
     spectrum = np.fft.rfft(centred, n=2 * n, axis=1)
     covariance = np.fft.irfft(np.abs(spectrum) ** 2, n=2 * n, axis=1)[:, :n] / n

@@ -51,9 +51,10 @@ def evaluate(
         resamples: of the bootstrap over series (over stretches of time when there are few).
 
     Returns:
-        Dims ``forecaster, channel``: rmse, mae, crps in caller's units, ``*_normalised`` in model units, coverages, and the
-        standard error ``*_se`` of each; ``n (channel)``; per forecaster ``crps_difference`` to the best baseline with its
-        paired standard error (pooled, model units) and ``verdict``. attrs: ``best_baseline``, ``model``, ``model_wins``.
+        Dims ``forecaster, channel``: rmse, mae, crps in caller's units, ``*_normalised`` in model units, coverages,
+        and the standard error ``*_se`` of each; ``n (channel)``; per forecaster ``crps_difference`` to the best
+        baseline with its paired standard error (pooled, model units) and ``verdict``. attrs: ``best_baseline``,
+        ``model``, ``model_wins``.
 
     Raises:
         ShapeError: shapes differ. DataError: nothing observed, or a forecast that is not finite.
@@ -79,7 +80,7 @@ def evaluate(
 def best_baseline(ds: xr.Dataset) -> str | None:
     """The baseline with the least pooled CRPS, None where no baseline was scored."""
     rows = ds["crps_normalised"].isel(channel=-2).where(ds["is_baseline"], drop=True).dropna("forecaster")
-    return str(rows["forecaster"].values[int(rows.argmin())]) if rows.size else None
+    return str(rows["forecaster"].values[int(np.argmin(rows.values))]) if rows.size else None
 
 
 def model_wins(ds: xr.Dataset, model: str | None = None) -> str:
@@ -117,7 +118,7 @@ def _rows(channel_names: Sequence[str]) -> list[str]:
 def _one_unit(channel_names: Sequence[str], units: Sequence[str | None] | None) -> str | None:
     """The unit that all channels share, None where they may not be added up."""
     if len(channel_names) == 1:
-        return (units[0] if units else None) or "1"
+        return (units[0] if units else None) or ""
     known = set(units or [None])
     return known.pop() if len(known) == 1 else None
 
@@ -139,7 +140,7 @@ def _table(blocks: Mapping[str, Blocks], scale: np.ndarray, unit: str | None, se
 
 
 def _counts(blocks: Blocks) -> np.ndarray:
-    per_channel = blocks.count.sum(axis=0).astype(np.int64)
+    per_channel = blocks.entries.sum(axis=0).astype(np.int64)
     return np.concatenate([per_channel, [per_channel.sum()] * 2])
 
 
@@ -163,7 +164,7 @@ def _judge(ds: xr.Dataset, blocks: Mapping[str, Blocks], generator: np.random.Ge
     difference, error, verdict = np.full(n, np.nan), np.full(n, np.nan), ["none"] * n
     if reference is not None:
         ones = np.ones(ds.sizes["channel"] - 2)
-        weights = resample(len(blocks[reference].count), resamples, generator)
+        weights = resample(len(blocks[reference].entries), resamples, generator)
         base = aggregate(blocks[reference], ones, weights)["crps"][:, -2]
         for row, part in enumerate(blocks.values()):
             error[row] = spread((aggregate(part, ones, weights)["crps"][:, -2] - base)[:, None])[0]

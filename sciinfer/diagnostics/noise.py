@@ -18,8 +18,8 @@ def aggregate(blocks: Blocks, scale: Array, weights: Array | None = None) -> Sco
     The last column averages squared errors (not their roots) over channels before the root is taken, and leaves out
     channels without a truth. ``scale [C]`` multiplies the errors; ``weights [B, K]`` counts each block (None: once).
     """
-    weights = np.ones((1, len(blocks.count))) if weights is None else weights
-    count = weights @ blocks.count
+    weights = np.ones((1, len(blocks.entries))) if weights is None else weights
+    count = weights @ blocks.entries
     power = {"squared": scale**2, "absolute": scale, "crps": scale}
     found = {}
     for name, sums in blocks.sums.items():
@@ -47,8 +47,8 @@ def noise_floor(
         resamples: number of bootstrap resamples.
     """
     first = next(iter(blocks.values()))
-    scale = np.ones(first.count.shape[1]) if scale is None else scale
-    weights = resample(len(first.count), resamples, generator)
+    scale = np.ones(first.entries.shape[1]) if scale is None else scale
+    weights = resample(len(first.entries), resamples, generator)
     enough = _enough(first)
     found = {}
     for name, part in blocks.items():
@@ -67,8 +67,8 @@ def spread(values: Array) -> Array:
 
 
 def _enough(blocks: Blocks) -> Array:
-    per_channel = (blocks.count > 0).sum(axis=0)
-    overall = int((blocks.count.sum(axis=1) > 0).sum())
+    per_channel = (blocks.entries > 0).sum(axis=0)
+    overall = int((blocks.entries.sum(axis=1) > 0).sum())
     return np.concatenate([per_channel, [overall, overall]]) >= 2
 
 

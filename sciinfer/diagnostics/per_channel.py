@@ -36,7 +36,7 @@ def per_channel(batch: SeriesBatch, times: Tensor, rule: Rule) -> Forecast:
         channel = channel_of(batch, index)
         if len(channel.time):
             found, variance = rule(channel, query)
-            seen = (channel.count > 0)[:, None]
+            seen = (channel.counts > 0)[:, None]
             mean[..., index] = torch.where(seen, found, 0.0)
             sd[..., index] = to_sd(torch.where(seen, variance, second_moment(channel)), channel)
     return Forecast(mean, sd)

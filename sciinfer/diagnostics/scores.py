@@ -91,7 +91,7 @@ def rmse(truth: xr.DataArray, sample: xr.DataArray, *, dim: Dims = "draw", over:
         1.414214
     """
     error = entries(lambda y, x: (x.mean(axis=-1) - y) ** 2, truth, sample, dim)
-    return keep_units(np.sqrt(average(error, over)), truth)
+    return keep_units(average(error, over) ** 0.5, truth)
 
 
 def mae(truth: xr.DataArray, sample: xr.DataArray, *, dim: Dims = "draw", over: Dims | None = None) -> xr.DataArray:
@@ -208,7 +208,7 @@ def coverage_error(
         >>> round(float(coverage_error(xr.DataArray(9.0), xr.DataArray([0.0, 1.0, 2.0], dims="draw"), prob=0.5)), 6)
         0.5
     """
-    return np.abs(coverage(truth, sample, dim=dim, prob=prob, over=over) - prob)
+    return abs(coverage(truth, sample, dim=dim, prob=prob, over=over) - prob)
 
 
 def nlpd(truth: xr.DataArray, sample: xr.DataArray, *, dim: Dims = "draw", over: Dims | None = None) -> xr.DataArray:

@@ -109,7 +109,7 @@ def _errors(channel: Channel, season: float) -> LeadError:
     drift, known = _running_drift(channel, season)
     overall = _drift(channel, season)
     honest, hindsight = [], []
-    span = float((ends(channel)[1] - ends(channel)[0])[channel.count > 0].max())
+    span = float((ends(channel)[1] - ends(channel)[0])[channel.counts > 0].max())
     cycles = 1
     while cycles * season <= span * (1 + _TOLERANCE):
         rows, earlier, before = _seasonal_pairs(channel, season, cycles)

@@ -25,7 +25,7 @@ class Channel(NamedTuple):
     stop: Tensor
 
     @property
-    def count(self) -> Tensor:
+    def counts(self) -> Tensor:
         """``[S]``: observed entries of each series."""
         return self.stop - self.start
 
@@ -118,7 +118,7 @@ def ends(channel: Channel) -> tuple[Tensor, Tensor]:
 
 def lagged(channel: Channel) -> Iterator[tuple[Tensor, Tensor]]:
     """Pairs of rows ``(i, i + k)`` of the same series, k = 1, 2, 4, ...: the leads at which a rule is tried out."""
-    lag, longest = 1, int(channel.count.max())
+    lag, longest = 1, int(channel.counts.max())
     while lag < longest:
         i = torch.arange(len(channel.time) - lag)
         i = i[channel.series[i] == channel.series[i + lag]]

@@ -1,4 +1,4 @@
-"""The per-variable linear baseline: each channel's future by ridge regression on its own past, fitted on other series."""
+"""The per-variable linear baseline: a channel's future by ridge regression on its past, fitted on other series."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def per_variable_linear(
 
 def history_features(channel: Channel, origin: float, taus: Sequence[float]) -> Tensor:
     """``[S, F]``: 1, seen, last value, forgetting means, overall mean, time since the last value (0 where unseen)."""
-    seen = channel.count > 0
+    seen = channel.counts > 0
     columns = [torch.ones(len(seen), dtype=torch.float64), seen.double()]
     if len(channel.time) == 0:
         return torch.stack([*columns, *[torch.zeros_like(columns[0])] * (len(taus) + 3)], dim=1)
@@ -84,7 +84,7 @@ def history_features(channel: Channel, origin: float, taus: Sequence[float]) -> 
     for tau in taus:
         weight = ((channel.time - last_time[channel.series]) / tau).exp()
         columns.append(channel.per_series(weight * channel.value) / channel.per_series(weight).clamp(min=1.0))
-    columns.append(channel.per_series(channel.value) / channel.count.clamp(min=1))
+    columns.append(channel.per_series(channel.value) / channel.counts.clamp(min=1))
     columns.append(origin - last_time)
     table = torch.stack(columns, dim=1)
     return torch.where(seen[:, None] | (torch.arange(table.shape[1]) == 0), table, 0.0)
