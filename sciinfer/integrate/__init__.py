@@ -7,9 +7,10 @@ from .grid import StepGrid, step_grid
 from .heun import Heun
 from .milstein import Milstein
 from .ode import odeint
+from .rosenbrock import Rosenbrock
 from .runge_kutta import RungeKutta
 from .sde import sdeint
-from .solver import NOISE_TYPES, Field, Solver, Trajectory
+from .solver import NOISE_TYPES, Field, OdeSolver, Solver, Trajectory
 
 __all__ = [
     "NOISE_TYPES",
@@ -18,7 +19,9 @@ __all__ = [
     "Field",
     "Heun",
     "Milstein",
+    "OdeSolver",
     "PathKL",
+    "Rosenbrock",
     "RungeKutta",
     "Solver",
     "StepGrid",

@@ -38,7 +38,7 @@ __entries__ = [
 _ITO, _STRATONOVICH = ("euler", "milstein", "srk"), ("euler_heun", "heun", "midpoint", "log_ode", "reversible_heun")
 #: what a method needs to know of the noise beyond its increments
 _AREA = {"srk": "space-time", "log_ode": "foster"}
-_FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams")
+_FIXED = ("euler", "midpoint", "rk4", "heun2", "heun3", "explicit_adams", "implicit_adams", "fixed_adams")
 
 
 class _Counted:
@@ -184,21 +184,6 @@ def _motion(torchsde: Any, noise: Any, grid: StepGrid, size: tuple[int, int], z0
         levy_area_approximation=_AREA.get(method, "none"),
     )
 
-    from torchsde import BaseBrownian
-
-    class Adapter(BaseBrownian):
-        """A BrownianPath that looks like torchsde's own."""
-
-        dtype, device, shape, levy_area_approximation = path.dtype, path.device, size, "none"
-
-        def __call__(self, ta: Any, tb: Any = None, return_U: bool = False, return_A: bool = False) -> Tensor:
-            return path(float(ta), None if tb is None else float(tb)).reshape(size)
-
-        def __repr__(self) -> str:
-            return f"Adapter({path!r})"
-
-    return Adapter()
-
 
 def _finite(z: Tensor, times: Tensor, check: bool) -> Tensor:
     bad = ~torch.isfinite(z.detach()).flatten(1).all(dim=1)
@@ -216,12 +201,12 @@ def _step_control(err: AssertionError, method: str, max_steps: int, calls: int) 
     if "max_num_steps" in str(err):
         return BudgetError(
             f"{method} used up {max_steps} steps ({calls} evaluations); the equation may be stiff",
-            fix="use an implicit solver (torchdiffeq:implicit_adams with steps) or looser tolerances, or raise max_steps",
+            fix="use the implicit solver rosenbrock with steps, or raise rtol or max_steps",
             details={"nfe": calls},
         )
     return NumericalError(
         f"{method} stopped after {calls} evaluations: {err}; the drift is NaN there, or far too stiff",
         variable="drift",
-        fix="check the drift for NaN at the last state; for a stiff equation use torchdiffeq:implicit_adams with steps",
+        fix="check the drift for NaN at the last state; for a stiff equation use rosenbrock with steps",
         details={"nfe": calls},
     )

@@ -39,7 +39,7 @@ class BrownianPath:
         knots: ``[C + 1]`` ascending edges of the cells (instead of ``t0, t1``). They are part of the path's identity; a
             knot appended at the end leaves the path before it unchanged.
         levels: times are resolved to 2^-levels of a cell; times closer than half of that to a node are that node.
-        dtype: of the values handed out; the arithmetic is float64, so that float32 paths are the rounded float64 ones.
+        dtype: float64 or float32; the paths agree to the rounding of float32.
         device: where the values are made.
 
     Example:
@@ -167,8 +167,8 @@ class BrownianPath:
             first += len(parents)
 
     def _cells(self, cells: Tensor, level: int) -> Tensor:
-        total, split = normal_pairs(self._codes, node_codes(cells, torch.zeros_like(cells))).unbind(1)
-        gaps = self._gaps[cells][:, None]
+        total, split = normal_pairs(self._codes, node_codes(cells, torch.zeros_like(cells)), self.dtype).unbind(1)
+        gaps = self._gaps[cells][:, None].to(self.dtype)
         increments = total.mul_(gaps.sqrt())
         if level == 0:
             return increments
@@ -180,13 +180,13 @@ class BrownianPath:
             pairs = len(increments) // len(cells) // 2
             first = (1 << (at - 1)) + (index >> 1)
             nodes = torch.arange(first, first + pairs, device=self.device)
-            normals = normal_pairs(self._codes, node_codes(cells[:, None], nodes).flatten())
-            lengths = (self._gaps[cells] * 0.5**at).repeat_interleave(2 * pairs)[:, None]
+            normals = normal_pairs(self._codes, node_codes(cells[:, None], nodes).flatten(), self.dtype)
+            lengths = (self._gaps[cells] * 0.5**at).repeat_interleave(2 * pairs)[:, None].to(self.dtype)
             increments = _split(increments, normals.flatten(0, 1), lengths)
             index *= 2
         return increments
 
-    # --- single times: down the tree, all times at once
+    # --- single times: down the tree, all times at once; sums in float64, because differences of them are taken
 
     def _values(self, flat: Tensor) -> Tensor:
         resolution = 1 << self.levels
@@ -200,7 +200,9 @@ class BrownianPath:
     def _roots(self, cell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         first, last = int(cell.min()), int(cell.max())
         start = self._starts(first, last)[cell - first]
-        total, split = normal_pairs(self._codes, node_codes(cell, torch.zeros_like(cell))).unbind(1)
+        total, split = (
+            normal_pairs(self._codes, node_codes(cell, torch.zeros_like(cell)), self.dtype).double().unbind(1)
+        )
         return start, total.mul_(self._gaps[cell][:, None].sqrt()), split
 
     def _starts(self, first: int, last: int) -> Tensor:
@@ -209,7 +211,7 @@ class BrownianPath:
         kept, width = [], self._steps_per_block()
         for begin in range(0, last, width):
             cells = torch.arange(begin, min(begin + width, last), device=self.device)
-            sums = torch.cat([running[-1:], self._cells(cells, 0)]).cumsum(0)
+            sums = torch.cat([running[-1:], self._cells(cells, 0).double()]).cumsum(0)
             kept.append(sums[:-1][cells >= first])
             running = sums
         return torch.cat([*kept, running[-1:]])
@@ -221,7 +223,9 @@ class BrownianPath:
                 break  # every time has been met by a node
             if level:
                 index = place >> below
-                pair = normal_pairs(self._codes, node_codes(cell, (index >> 1) + (1 << (level - 1))))
+                pair = normal_pairs(
+                    self._codes, node_codes(cell, (index >> 1) + (1 << (level - 1))), self.dtype
+                ).double()
                 normal = torch.where((index & 1 == 1)[:, None], pair[:, 1], pair[:, 0])
             spread = normal * _half_root((self._gaps[cell] * 0.5**level)[:, None])
             half = increment * 0.5

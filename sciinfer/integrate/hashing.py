@@ -1,7 +1,7 @@
 """Counter-based Gaussians: a pure function of (seed, path key, node, dim), so that noise needs no state and no memory.
 
 A 64-bit mixer (the finaliser of SplitMix64 in Stafford's variant 13) turns a counter into 64 random bits; two uniforms
-of 32 bits each become two normals by Box and Muller. Elementwise integer and float64 arithmetic only: a value does not
+of 32 bits each become two normals by Box and Muller. Elementwise arithmetic only: a value does not
 depend on what else is in the batch.
 
 References: Steele, Lea, Flood (2014), Fast splittable pseudorandom number generators; Salmon et al. (2011), Parallel
@@ -71,7 +71,7 @@ def node_codes(cell: Tensor, node: Tensor) -> Tensor:
     return mix64(mix64(cell * _signed(_WEYL_CELL) + _signed(_MIX_B)) + node * _signed(_GOLDEN))
 
 
-def normal_pairs(paths: Tensor, nodes: Tensor) -> Tensor:
+def normal_pairs(paths: Tensor, nodes: Tensor, dtype: torch.dtype = torch.float64) -> Tensor:
     """Two independent standard normals for every node and path.
 
     z1 = sqrt(-2 log u) cos(2 pi v),  z2 = sqrt(-2 log u) sin(2 pi v)
@@ -79,9 +79,10 @@ def normal_pairs(paths: Tensor, nodes: Tensor) -> Tensor:
     Args:
         paths: ``[K]`` codes from :func:`path_codes`, flattened.
         nodes: ``[n]`` codes from :func:`node_codes`.
+        dtype: float32 or float64, of the arithmetic after the hash; both round the same uniforms.
 
     Returns:
-        ``[n, 2, K]`` float64; |z| < 6.8 by the 32 bits of u.
+        ``[n, 2, K]``; |z| < 6.8 by the 32 bits of u.
 
     Example:
         >>> import torch
@@ -92,9 +93,9 @@ def normal_pairs(paths: Tensor, nodes: Tensor) -> Tensor:
     """
     words = mix64(nodes[:, None] ^ paths)
     # the high half is signed, in [-2^31, 2^31): shifting it to (0, 1) keeps log finite
-    radius = (words >> 32).to(torch.float64).add_(2.0**31 + 0.5).mul_(2.0**-32)
+    radius = (words >> 32).to(dtype).add_(2.0**31 + 0.5).mul_(2.0**-32)
     radius.log_().mul_(-2.0).sqrt_()
-    angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float64).mul_(2.0 * math.pi * 2.0**-32)
+    angle = words.bitwise_and_(0xFFFFFFFF).to(dtype).mul_(2.0 * math.pi * 2.0**-32)
     pair = torch.empty(len(angle), 2, angle.shape[1], dtype=angle.dtype, device=angle.device)
     pair[:, 0].copy_(torch.cos(angle).mul_(radius))
     pair[:, 1].copy_(angle.sin_().mul_(radius))

@@ -45,5 +45,5 @@ class Milstein(Solver):
         if self.noise_type == ADDITIVE:
             return z + drift(t, z) * dt + self.product(diffusion(t, z), dw)
         g = diffusion(t, z).expand_as(z)
-        _, pull = torch.func.vjp(lambda x: diffusion(t, x).expand_as(x), z)
+        pull = torch.func.vjp(lambda x: diffusion(t, x).expand_as(x), z)[1]
         return z + drift(t, z) * dt + g * dw + pull(g)[0] * ((dw * dw - dt) * 0.5)

@@ -11,9 +11,8 @@ from ..errors import ConfigError, ShapeError
 from ..extend import registry
 from .grid import StepGrid, step_grid
 from .loop import run
-from .runge_kutta import RungeKutta
 from .sde import check_state
-from .solver import Field, Trajectory
+from .solver import Field, OdeSolver, Trajectory
 
 _BLOCK = 512
 
@@ -25,7 +24,7 @@ def odeint(
     *,
     steps: int | None = None,
     dt: float | None = None,
-    solver: str | RungeKutta = "rk4",
+    solver: str | OdeSolver = "rk4",
     rtol: float = 1e-7,
     atol: float = 1e-9,
     max_steps: int = 100_000,
@@ -38,7 +37,8 @@ def odeint(
         z0: ``[..., d]``, any leading batch dims, float32 or float64.
         times: ``[T]`` strictly monotone, any unit; z0 is the state at the first.
         steps, dt: number of steps over all times, or their longest size (fixed-step solvers).
-        solver: ``"rk4"``, ``"heun"``, ``"euler"``, ``"torchdiffeq:METHOD"`` (``dopri5``, ...), or an object.
+        solver: ``"rk4"``, ``"heun"``, ``"euler"``, ``"rosenbrock"`` (implicit, for stiff equations),
+            ``"torchdiffeq:METHOD"`` (``dopri5``, ...), or an object.
         rtol, atol: tolerances of adaptive solvers. Their step control looks at the whole batch at once.
         max_steps: budget of an adaptive solver between two output times.
         check: stop with an error when a state is not finite.
@@ -77,12 +77,12 @@ def odeint(
     )
 
 
-def _native(solver: str | RungeKutta) -> RungeKutta:
-    if isinstance(solver, RungeKutta):
+def _native(solver: str | OdeSolver) -> OdeSolver:
+    if isinstance(solver, OdeSolver):
         return solver
     found = registry().get("solvers", solver if "/" in solver else f"ode-{solver.removeprefix('ode-')}")
-    if not isinstance(found, RungeKutta):
-        raise ConfigError(f"solver {solver!r} is not for ordinary equations", fix="use rk4, heun or euler")
+    if not isinstance(found, OdeSolver):
+        raise ConfigError(f"solver {solver!r} is not for ordinary equations", fix="use rk4, heun, euler or rosenbrock")
     return found
 
 

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from .solver import Field
+from .solver import Field, OdeSolver
 
 __entries__ = [
     {
@@ -32,7 +32,7 @@ __entries__ = [
 
 
 @final
-class RungeKutta:
+class RungeKutta(OdeSolver):
     """k_i = f(t + c_i dt, z + dt sum_j a_ij k_j),  z' = z + dt sum_i b_i k_i.
 
     Args:

@@ -42,10 +42,10 @@ def sdeint(
         times: ``[T]`` strictly monotone, any unit; z0 is the state at the first.
         steps, dt: number of steps over all times, or their longest size; the grid meets every output time
             (:func:`sciinfer.integrate.step_grid`).
-        noise: a seed, a generator that a seed is drawn from, or a :class:`BrownianPath` with the batch dims of z0. A seed
-            makes a path whose cells suit the grid: the same path when the steps are halved. For one path on unrelated
-            grids, pass the path.
-        solver: ``"euler-maruyama"``, ``"milstein"`` (Ito), ``"heun"`` (Stratonovich), ``"torchsde:METHOD"``, or an object.
+        noise: a seed, a generator that a seed is drawn from, or a :class:`BrownianPath` with the batch dims of z0. A
+            seed makes a path whose cells suit the grid: the same path when the steps are halved. For one path on
+            unrelated grids, pass the path.
+        solver: ``"euler-maruyama"``, ``"milstein"`` (Ito), ``"heun"`` (Stratonovich), ``"torchsde:METHOD"``, or object.
         noise_type: ``"diagonal"``, ``"additive"`` or ``"general"`` (ignored for a solver object).
         keys: int64 with the batch dims of z0, the identity of each path made from a seed (default 0, 1, 2, ...).
         check: stop with an error when a state is not finite.

@@ -74,3 +74,16 @@ class Solver(ABC):
         if self.noise_type == DIAGONAL:
             return g * dw
         return torch.matmul(g, dw.unsqueeze(-1)).squeeze(-1)
+
+
+class OdeSolver(ABC):
+    """One step of an ODE dz/dt = f(t, z). A subclass is final; instances hold no state but their coefficients."""
+
+    #: order of convergence
+    order: int
+    #: drift evaluations of a step
+    evaluations: int
+
+    @abstractmethod
+    def step(self, drift: Field, t: Tensor, z: Tensor, dt: float) -> Tensor:
+        """The state ``[..., d]`` at ``t + dt``."""
