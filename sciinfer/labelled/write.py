@@ -28,8 +28,8 @@ _FULL_TEXTS = ("No space left", "errno = 28", "Disk quota exceeded")
 def write(obj: xr.Dataset | xr.DataTree, path: str | os.PathLike[str]) -> None:
     """Write labelled data to netCDF-4 (``.nc``) or Zarr (``.zarr``), whole or not at all.
 
-    Values are stored as they are (packing found in ``encoding`` is dropped). Attributes that the format cannot hold (None,
-    bools, mappings) become JSON strings in the file. A file ``NAME.sha256`` lies beside the result.
+    Values are stored as they are (packing found in ``encoding`` is dropped). Attributes that the format cannot hold
+    (None, bools, mappings) become JSON strings in the file. A file ``NAME.sha256`` lies beside the result.
 
     Args:
         obj: a Dataset or DataTree; it is not changed.

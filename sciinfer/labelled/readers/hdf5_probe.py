@@ -1,8 +1,9 @@
 """Walks an HDF5 file before it is believed. Runs inside the process, or as a script of its own.
 
 A damaged HDF5 file can send the library into an endless loop or bring the process down; neither can be caught from
-within. Files without a checksum are therefore walked in a child process first. The child imports nothing of the package,
-so that it starts in a tenth of a second. It prints one JSON object: ``{"declared": bytes}`` or ``{"error": text}``.
+within. Files without a checksum are therefore walked in a child process first. The child imports nothing of the
+package, so that it starts in a tenth of a second. It prints one JSON object with the key ``declared`` (bytes),
+``refused`` or ``error``.
 """
 
 from __future__ import annotations

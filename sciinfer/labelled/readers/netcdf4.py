@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -71,7 +72,7 @@ def _interpreter() -> str | None:
     return None if getattr(sys, "frozen", False) else sys.executable
 
 
-def _probe_here(path: Path, limit: int) -> dict[str, object]:
+def _probe_here(path: Path, limit: int) -> dict[str, Any]:
     try:
         with reading(path):
             return {"declared": hdf5_probe.declared_size(str(path), limit, deep=False)}
@@ -81,7 +82,7 @@ def _probe_here(path: Path, limit: int) -> dict[str, object]:
         raise
 
 
-def _probe_apart(path: Path, limit: int, limits: Limits) -> dict[str, object]:
+def _probe_apart(path: Path, limit: int, limits: Limits) -> dict[str, Any]:
     command = [str(_interpreter()), "-P", "-W", "ignore", str(hdf5_probe.__file__), str(path), str(limit)]
     seconds = limits.timeout + path.stat().st_size / 20e6
     try:

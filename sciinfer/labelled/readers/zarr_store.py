@@ -169,7 +169,7 @@ def _check_chunks(path: Path, layout: Layout) -> None:
             variable=layout.folder.name,
             index=tuple(i * c for i, c in zip(first, layout.chunks, strict=True)),
             code="read/missing-chunk",
-            fix="restore the chunk, or write the store with write_empty_chunks=True if its writer left out empty chunks",
+            fix="restore the chunk, or write the store anew with write_empty_chunks=True if it is meant to be empty",
             details={"path": str(path), "chunk": layout.key(first)},
         )
 
