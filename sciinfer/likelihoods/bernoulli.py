@@ -8,7 +8,13 @@ from torch import Tensor, nn
 from .base import Likelihood
 
 __entries__ = [
-    {"kind": "likelihoods", "name": "bernoulli", "target": "Bernoulli", "summary": "zeros and ones with probability sigmoid(eta)", "options": {"channels": "number of channels"}},
+    {
+        "kind": "likelihoods",
+        "name": "bernoulli",
+        "target": "Bernoulli",
+        "summary": "zeros and ones with probability sigmoid(eta)",
+        "options": {"channels": "number of channels"},
+    },
 ]
 
 

@@ -10,7 +10,13 @@ from torch import Tensor, nn
 from .base import Likelihood, _masked_sum
 
 __entries__ = [
-    {"kind": "likelihoods", "name": "gaussian", "target": "Gaussian", "summary": "additive Gaussian noise, one learnable standard deviation per channel", "options": {"channels": "number of channels", "noise": "starting standard deviation, model units"}},
+    {
+        "kind": "likelihoods",
+        "name": "gaussian",
+        "target": "Gaussian",
+        "summary": "additive Gaussian noise, one learnable standard deviation per channel",
+        "options": {"channels": "number of channels", "noise": "starting standard deviation, model units"},
+    },
 ]
 
 #: smallest standard deviation, in units of the channel's own: keeps a perfect fit from running to minus infinity

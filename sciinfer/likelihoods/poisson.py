@@ -8,7 +8,16 @@ from torch import Tensor
 from .base import Likelihood, _masked_sum
 
 __entries__ = [
-    {"kind": "likelihoods", "name": "poisson", "target": "Poisson", "summary": "counts with rate exp(eta)", "options": {"channels": "number of channels", "exposure": "length of the counting window, in units of the rate's time"}},
+    {
+        "kind": "likelihoods",
+        "name": "poisson",
+        "target": "Poisson",
+        "summary": "counts with rate exp(eta)",
+        "options": {
+            "channels": "number of channels",
+            "exposure": "length of the counting window, in units of the rate's time",
+        },
+    },
 ]
 
 

@@ -11,7 +11,17 @@ from .base import Likelihood
 from .gaussian import FLOOR
 
 __entries__ = [
-    {"kind": "likelihoods", "name": "student-t", "target": "StudentT", "summary": "additive Student-t noise: outliers cost little", "options": {"channels": "number of channels", "noise": "starting scale, model units", "df": "starting degrees of freedom, > 2"}},
+    {
+        "kind": "likelihoods",
+        "name": "student-t",
+        "target": "StudentT",
+        "summary": "additive Student-t noise: outliers cost little",
+        "options": {
+            "channels": "number of channels",
+            "noise": "starting scale, model units",
+            "df": "starting degrees of freedom, > 2",
+        },
+    },
 ]
 
 
@@ -54,6 +64,11 @@ class StudentT(Likelihood):
     def sample(self, eta: Tensor, generator: torch.Generator) -> Tensor:
         """``eta + sigma N(0,1) / sqrt(chi2_df / df)``."""
         half = (self.df / 2).expand_as(eta).contiguous()
-        chi2 = 2 * torch._standard_gamma(half.detach(), generator=generator)
+        chi2 = 2 * _standard_gamma(half.detach(), generator)
         normal = torch.randn(eta.shape, generator=generator, dtype=eta.dtype, device=eta.device)
         return eta + self.noise * normal * (self.df / chi2).sqrt()
+
+
+def _standard_gamma(shape: Tensor, generator: torch.Generator) -> Tensor:
+    """Gamma draws with an explicit generator, which the public sampler does not take."""
+    return torch._standard_gamma(shape, generator=generator)  # pyright: ignore[reportPrivateImportUsage]

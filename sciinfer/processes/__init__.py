@@ -1,1 +1,29 @@
-"""Processes."""
+"""Priors over latent paths and their posteriors."""
+
+from .base import LinearProcess, NonlinearProcess
+from .bridge import Bridge, build_bridge
+from .hermite import HermiteKnots, hermite_marginals
+from .linear import KernelProcess, StationaryLinear
+from .matching import Marginals, bridge_marginals, cubature, gap_nodes, gaussian_divergence, path_divergence
+from .neural import NeuralSDE, TiltedLinear
+from .simulate import simulate
+
+__all__ = [
+    "Bridge",
+    "HermiteKnots",
+    "KernelProcess",
+    "LinearProcess",
+    "Marginals",
+    "NeuralSDE",
+    "NonlinearProcess",
+    "StationaryLinear",
+    "TiltedLinear",
+    "bridge_marginals",
+    "build_bridge",
+    "cubature",
+    "gap_nodes",
+    "gaussian_divergence",
+    "hermite_marginals",
+    "path_divergence",
+    "simulate",
+]

@@ -57,5 +57,3 @@ def _taylor(F: Tensor, D: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         step = step * h / (k + 1)
         Q = Q + lie * step
     return A, Q
-
-

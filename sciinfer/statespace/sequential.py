@@ -44,8 +44,8 @@ def filter_sequential(problem: LinearGaussian) -> Filtered:
         loglik = loglik + gained
         means.append(m)
         covs.append(P)
-    stacked = [torch.stack(part, dim=1) for part in (means, covs, means_pred, covs_pred)]
-    return Filtered(*stacked, loglik)
+    mean, cov, mean_pred, cov_pred = (torch.stack(part, dim=1) for part in (means, covs, means_pred, covs_pred))
+    return Filtered(mean, cov, mean_pred, cov_pred, loglik)
 
 
 def smoother_gains(problem: LinearGaussian, filtered: Filtered) -> Tensor:

@@ -41,7 +41,9 @@ class Kernel(nn.Module, ABC):
             ConfigError: the kernel is not stationary.
         """
         if not self.stationary:
-            raise ConfigError(f"{type(self).__name__} is not stationary", fix="condition on data through MarkovGP instead")
+            raise ConfigError(
+                f"{type(self).__name__} is not stationary", fix="condition on data through MarkovGP instead"
+            )
         h = self.readout()
         return self.transition(lag.abs())[0] @ (self.initial() @ h) @ h
 

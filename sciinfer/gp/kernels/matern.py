@@ -15,9 +15,27 @@ from ...statespace.discretise import discretise
 from .base import Kernel, log_parameter, matrix
 
 __entries__ = [
-    {"kind": "kernels", "name": "matern12", "target": "Matern12", "summary": "exponential covariance (Ornstein-Uhlenbeck)", "options": {"lengthscale": "time", "variance": "signal units squared"}},
-    {"kind": "kernels", "name": "matern32", "target": "Matern32", "summary": "once differentiable Matérn covariance", "options": {"lengthscale": "time", "variance": "signal units squared"}},
-    {"kind": "kernels", "name": "matern52", "target": "Matern52", "summary": "twice differentiable Matérn covariance", "options": {"lengthscale": "time", "variance": "signal units squared"}},
+    {
+        "kind": "kernels",
+        "name": "matern12",
+        "target": "Matern12",
+        "summary": "exponential covariance (Ornstein-Uhlenbeck)",
+        "options": {"lengthscale": "time", "variance": "signal units squared"},
+    },
+    {
+        "kind": "kernels",
+        "name": "matern32",
+        "target": "Matern32",
+        "summary": "once differentiable Matérn covariance",
+        "options": {"lengthscale": "time", "variance": "signal units squared"},
+    },
+    {
+        "kind": "kernels",
+        "name": "matern52",
+        "target": "Matern52",
+        "summary": "twice differentiable Matérn covariance",
+        "options": {"lengthscale": "time", "variance": "signal units squared"},
+    },
 ]
 
 
@@ -90,7 +108,9 @@ class Matern32(_Matern):
         A = matrix([[(1 + x) * decay, dt * decay], [-rate * x * decay, (1 - x) * decay]])
         g, tail = _gamma3(2 * x), x.square() * (-2 * x).exp()
         s2 = self.variance
-        return A, matrix([[s2 * g, 2 * s2 * rate * tail], [2 * s2 * rate * tail, s2 * rate.square() * (g + 4 * x * (-2 * x).exp())]])
+        return A, matrix(
+            [[s2 * g, 2 * s2 * rate * tail], [2 * s2 * rate * tail, s2 * rate.square() * (g + 4 * x * (-2 * x).exp())]]
+        )
 
     def initial(self) -> Tensor:
         """``diag(s2, 3 s2 / l^2)``."""

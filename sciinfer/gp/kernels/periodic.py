@@ -11,7 +11,17 @@ from ...errors import ConfigError
 from .base import Kernel, log_parameter
 
 __entries__ = [
-    {"kind": "kernels", "name": "seasonal", "target": "Seasonal", "summary": "harmonics of one period, strictly periodic or slowly changing", "options": {"period": "time", "harmonics": "number of harmonics", "lengthscale": "time over which the pattern changes, None = never"}},
+    {
+        "kind": "kernels",
+        "name": "seasonal",
+        "target": "Seasonal",
+        "summary": "harmonics of one period, strictly periodic or slowly changing",
+        "options": {
+            "period": "time",
+            "harmonics": "number of harmonics",
+            "lengthscale": "time over which the pattern changes, None = never",
+        },
+    },
 ]
 
 
@@ -34,7 +44,9 @@ class Seasonal(Kernel):
     ) -> None:
         super().__init__()
         if harmonics < 1 or not period > 0:
-            raise ConfigError(f"period {period!r} and harmonics {harmonics!r} must be positive", fix="period=12.0, harmonics=2")
+            raise ConfigError(
+                f"period {period!r} and harmonics {harmonics!r} must be positive", fix="period=12.0, harmonics=2"
+            )
         self.period, self.state_dim = float(period), 2 * harmonics
         orders = torch.arange(1, harmonics + 1, dtype=torch.float64)
         weights = orders.pow(-2) / orders.pow(-2).sum() * variance

@@ -8,9 +8,27 @@ from torch import Tensor
 from .base import Kernel, log_parameter, matrix
 
 __entries__ = [
-    {"kind": "kernels", "name": "constant", "target": "Constant", "summary": "an unknown constant level", "options": {"variance": "signal units squared"}},
-    {"kind": "kernels", "name": "wiener", "target": "Wiener", "summary": "Brownian motion (local level)", "options": {"rate": "variance per time", "variance": "of the level at the start"}},
-    {"kind": "kernels", "name": "integrated-wiener", "target": "IntegratedWiener", "summary": "integrated Brownian motion (local linear trend, cubic spline)", "options": {"rate": "variance of the slope per time"}},
+    {
+        "kind": "kernels",
+        "name": "constant",
+        "target": "Constant",
+        "summary": "an unknown constant level",
+        "options": {"variance": "signal units squared"},
+    },
+    {
+        "kind": "kernels",
+        "name": "wiener",
+        "target": "Wiener",
+        "summary": "Brownian motion (local level)",
+        "options": {"rate": "variance per time", "variance": "of the level at the start"},
+    },
+    {
+        "kind": "kernels",
+        "name": "integrated-wiener",
+        "target": "IntegratedWiener",
+        "summary": "integrated Brownian motion (local linear trend, cubic spline)",
+        "options": {"rate": "variance of the slope per time"},
+    },
 ]
 
 
@@ -105,7 +123,9 @@ class IntegratedWiener(Kernel):
     def initial(self) -> Tensor:
         """``diag(level_variance, slope_variance)``."""
         like = self.log_rate
-        return torch.diag(torch.tensor([self.level_variance, self.slope_variance], dtype=like.dtype, device=like.device))
+        return torch.diag(
+            torch.tensor([self.level_variance, self.slope_variance], dtype=like.dtype, device=like.device)
+        )
 
     def readout(self) -> Tensor:
         """The level."""

@@ -1,0 +1,126 @@
+"""The ``latent-sde`` family: one name, the process that suits the data."""
+
+from __future__ import annotations
+
+import torch
+
+from ..errors import ConfigError
+from ..extend import registry
+from ..gp.kernels import parse_kernel
+from ..labelled.schema import Schema
+from ..likelihoods import Gaussian, Likelihood
+from ..nets import ENCODERS, Decoder, LinearDecoder, MLPDecoder
+from ..processes import NeuralSDE, StationaryLinear
+from ..processes.posterior import BridgePosterior, HermitePosterior, PathPosterior
+from ..random import generator
+from .base import Model
+from .exact import ExactPathModel
+from .path_model import INFERENCE, PathModel
+from .structural import StructuralModel
+
+__entries__ = [
+    {
+        "kind": "models",
+        "name": "latent-sde",
+        "target": "latent_sde",
+        "summary": "latent stochastic differential equation: neural (simulation-free), linear (exact) or structural (exact)",
+        "references": [
+            "Bartosh, Vetrov, Naesseth (2025), SDE matching",
+            "Li et al. (2020), Scalable gradients for SDEs",
+        ],
+        "options": {
+            "process": "neural (default) | linear | structural",
+            "latent": "latent dimension; default 2 for one channel, else channels + 2, at most 8",
+            "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
+            "decoder": "linear (default) | mlp",
+            "encoder": "scan (default) | attention",
+            "posterior": "bridge (default) | hermite",
+            "inference": "simulation-free (default) | simulated",
+            "hidden": "width of the drift net",
+            "width": "width of the encoder",
+            "kernel": "for structural: a sum of kernels, e.g. 'integrated-wiener + seasonal(period=365.25D)'",
+            "noise": "starting noise standard deviation, in units of each channel's own",
+            "nodes": "quadrature nodes per gap",
+            "warmup": "fraction of training over which the divergences fade in",
+        },
+    },
+]
+
+
+def latent_sde(
+    schema: Schema,
+    *,
+    seed: int = 0,
+    process: str = "neural",
+    latent: int | None = None,
+    likelihood: str = "gaussian",
+    decoder: str = "linear",
+    encoder: str = "scan",
+    posterior: str = "bridge",
+    inference: str = "simulation-free",
+    hidden: int = 48,
+    width: int = 32,
+    kernel: str = "matern32 + constant",
+    noise: float = 0.3,
+    nodes: int = 1,
+    warmup: float = 0.0,
+) -> Model:
+    """Build a latent SDE for data of this schema.
+
+    Args:
+        schema: channels and time scale. seed: starting weights. The others are listed in the registry's entry.
+
+    Raises:
+        ConfigError: an option is unknown or two do not go together.
+
+    References:
+        Li, Wong, Chen, Duvenaud (2020), Scalable gradients for stochastic differential equations.
+        Bartosh, Vetrov, Naesseth (2025), SDE matching.
+    """
+    C = schema.n_channels
+    d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
+    _one_of("process", process, ("neural", "linear", "structural"))
+    _one_of("inference", inference, INFERENCE)
+    if process != "neural" and likelihood != "gaussian":
+        raise ConfigError(
+            f"process {process!r} is exact and needs Gaussian noise, got {likelihood!r}", fix='process="neural"'
+        )
+    if process == "structural":
+        return StructuralModel(parse_kernel(kernel, schema.time.duration), C, noise=noise)
+    g = generator(seed, "weights")
+    if process == "linear":
+        return ExactPathModel(
+            StationaryLinear(d, generator=g), LinearDecoder(d, C, generator=g), Gaussian(C, noise=noise)
+        )
+    lik = _likelihood(likelihood, C, noise)
+    prior = NeuralSDE(d, (hidden, hidden), generator=g)
+    dec = _decoder(decoder, d, C, hidden, g)
+    known = isinstance(dec, LinearDecoder) and isinstance(lik, Gaussian)
+    q = _posterior(posterior, prior, width, known, g)
+    _one_of("encoder", encoder, tuple(ENCODERS))
+    enc = ENCODERS[encoder](C, width, generator=g)
+    return PathModel(prior, enc, q, dec, lik, inference=inference, nodes=nodes, warmup=warmup, seed_start=seed)
+
+
+def _likelihood(name: str, channels: int, noise: float) -> Likelihood:
+    build = registry().get("likelihoods", name)
+    return build(channels, noise=noise) if name in ("gaussian", "student-t") else build(channels)
+
+
+def _decoder(name: str, dim: int, channels: int, hidden: int, g: torch.Generator) -> Decoder:
+    _one_of("decoder", name, ("linear", "mlp"))
+    if name == "linear":
+        return LinearDecoder(dim, channels, generator=g)
+    return MLPDecoder(dim, channels, (hidden,), generator=g)
+
+
+def _posterior(name: str, prior: NeuralSDE, width: int, known: bool, g: torch.Generator) -> PathPosterior:
+    _one_of("posterior", name, ("bridge", "hermite"))
+    if name == "bridge":
+        return BridgePosterior(prior, width, known_rows=known, generator=g)
+    return HermitePosterior(prior, width, generator=g)
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConfigError(f"unknown {option} {value!r}", fix=f"one of: {', '.join(known)}")

@@ -1,0 +1,95 @@
+"""Start a latent SDE from the best linear one, found exactly from several random starts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..labelled.series import SeriesBatch
+from ..likelihoods import Gaussian
+from ..nets import LinearDecoder
+from ..processes import StationaryLinear
+from ..random import generator
+from .exact import ExactPathModel
+
+#: data used to find the start: enough to tell frequencies and dampings apart, cheap enough to try several
+_SERIES, _ROWS = 16, 200
+
+
+def fit_linear_start(
+    process: StationaryLinear,
+    decoder: LinearDecoder,
+    likelihood: Gaussian,
+    batch: SeriesBatch,
+    *,
+    seed: int,
+    starts: int = 4,
+    short: int = 12,
+    long: int = 40,
+) -> None:
+    """Set the parameters in place: ``starts`` short L-BFGS runs of the exact likelihood, then the best one longer."""
+    model = ExactPathModel(process, decoder, likelihood)
+    sample = _subset(batch)
+    if sample.observed == 0:
+        return
+    best: tuple[float, dict[str, Tensor]] | None = None
+    for attempt in range(starts):
+        _randomise(model, seed, attempt)
+        value = _minimise(model, sample, short)
+        if math.isfinite(value) and (best is None or value < best[0]):
+            best = value, {name: p.detach().clone() for name, p in model.named_parameters()}
+    if best is not None:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(best[1][name])
+        _minimise(model, sample, long)
+
+
+def _subset(batch: SeriesBatch) -> SeriesBatch:
+    """The longest series, each cut to its first rows."""
+    batch = batch.drop_empty()
+    longest = torch.argsort(batch.lengths, descending=True, stable=True)[:_SERIES].sort().values
+    chosen = batch.select(longest)
+    position = torch.arange(len(chosen.time), device=chosen.time.device) - chosen.offsets[:-1][chosen.series_of_row]
+    return chosen.keep(position < _ROWS)
+
+
+def _randomise(model: ExactPathModel, seed: int, attempt: int) -> None:
+    g = generator(seed, "linear-start", attempt)
+    process, decoder = model.process, model.decoder
+    if not isinstance(process, StationaryLinear):
+        return
+    with torch.no_grad():
+        scale = math.exp(float(torch.empty(1, dtype=torch.float64).uniform_(math.log(0.1), math.log(1.5), generator=g)))
+        process.rotation.copy_(torch.randn(process.rotation.shape, generator=g, dtype=torch.float64) * scale)
+        process.log_damping.uniform_(math.log(0.02), math.log(0.5), generator=g)
+        decoder.weight.copy_(torch.randn(decoder.weight.shape, generator=g, dtype=torch.float64) / process.dim**0.5)
+        decoder.bias.zero_()
+        model.likelihood.log_noise.fill_(math.log(0.4))
+
+
+def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> float:
+    """L-BFGS with a line search; a start that fails numerically counts as infinitely bad."""
+    from ..errors import NumericalError
+
+    parameters = list(model.parameters())
+    optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, history_size=20, line_search_fn="strong_wolfe")
+    unused = generator(0, "unused")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        # a wide, weak prior keeps the noise of a short series from running to zero
+        value = model.loss(batch, generator=unused).value + 1e-4 * model.likelihood.log_noise.square().sum()
+        value.backward()
+        return value
+
+    try:
+        optimiser.step(closure)
+        with torch.no_grad():
+            value = float(model.loss(batch, generator=unused).value)
+    except NumericalError:
+        value = math.inf
+    nn.Module.zero_grad(model)
+    return value
