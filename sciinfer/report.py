@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from .errors import ConfigError, SciInferError
 from .labelled.atomic import atomic_bytes
 from .plots.access import LATENT, Panel, panel, panels, variables
 from .plots.calibrate import central_coverage, pit_spans
-from .report_html import Html, el, figure, join, page
-from .report_scores import MARKS, Verdict, coverage_verdict, tables, verdicts
+from .report_html import Html, definitions, el, figure, join, page
+from .report_scores import MARKS, Verdict, coverage_verdict, verdicts
+from .report_tables import tables
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -280,32 +280,10 @@ def _plural(n: int, one: str, many: str | None = None) -> str:
 
 
 def _provenance(parts: list[_Part], extra: Mapping[str, Any]) -> Html:
-    general = el("dl", *itertools.chain.from_iterable(_pairs(extra))) if extra else Html()
+    general = definitions(extra) if extra else Html()
     own = [
-        join(
-            [
-                el("h3", part.name) if part.name else "",
-                el("dl", *itertools.chain.from_iterable(_pairs(part.tree.attrs))),
-            ]
-        )
+        join([el("h3", part.name) if part.name else "", definitions(part.tree.attrs)])
         for part in parts
         if part.tree.attrs
     ]
     return join([general, *own])
-
-
-def _pairs(values: Mapping[Any, Any]) -> Iterator[tuple[Html, Html]]:
-    for key, value in values.items():
-        yield el("dt", str(key).replace("_", " ")), el("dd", _shown(str(key), value))
-
-
-def _shown(key: str, value: Any) -> Html:
-    if isinstance(value, str) and value[:1] in ("{", "["):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return el("pre", value)
-    if isinstance(value, (Mapping, list, tuple)):
-        return el("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str))
-    text = str(value)
-    return el("code", text) if key.endswith(("sha256", "hash", "command")) else join([text])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import StateError
 from .extend import require
@@ -42,6 +44,24 @@ def el(tag: str, *children: object, **attributes: object) -> Html:
 def join(children: Iterable[object]) -> Html:
     """Concatenate markup and escaped text."""
     return Html("".join(c if isinstance(c, Html) else html.escape(clean(str(c)), quote=False) for c in children))
+
+
+def definitions(values: Mapping[Any, Any]) -> Html:
+    """A definition list; mappings, lists and JSON texts are pretty-printed, hashes and commands set as code."""
+    pairs = ((el("dt", str(k).replace("_", " ")), el("dd", _definition(str(k), v))) for k, v in values.items())
+    return el("dl", *itertools.chain.from_iterable(pairs))
+
+
+def _definition(key: str, value: Any) -> Html:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return el("pre", value)
+    if isinstance(value, (Mapping, list, tuple)):
+        return el("pre", json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = str(value)
+    return el("code", text) if key.endswith(("sha256", "hash", "command")) else join([text])
 
 
 def clean(text: str) -> str:
@@ -143,10 +163,11 @@ svg text{font-family:var(--sans)!important}
 table{border-collapse:collapse;font-size:.9rem;font-variant-numeric:tabular-nums;width:100%}
 caption{text-align:left;padding:.2rem 0 .4rem;caption-side:top}
 th,td{padding:.38rem .7rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
-th{font-weight:600}thead th{border-bottom:1px solid var(--rule);color:var(--muted);font-size:.82rem;vertical-align:bottom}
+th{font-weight:600}
+thead th{border-bottom:1px solid var(--rule);color:var(--muted);font-size:.82rem;vertical-align:bottom}
 th:first-child,td:first-child{text-align:left;padding-left:.4rem}
-tr.model{background:var(--wash)}
-td.best{font-weight:700}.tag{font-size:.72rem;font-weight:600;color:var(--good);margin-left:.35em}
+tr.model{background:var(--wash)}tr.reference *{color:var(--muted);font-weight:400}
+td.best{font-weight:700}.tag{font-size:.72rem;font-weight:600;color:var(--good);margin-right:.5em}.noise{color:var(--muted);font-weight:400;font-size:.8rem}
 .loses{color:var(--poor);font-weight:600}
 dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.35rem 1.4rem;margin:.6rem 0;font-size:.9rem}
 dt{color:var(--muted)}dd{margin:0;min-width:0;overflow-wrap:anywhere}

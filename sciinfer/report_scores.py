@@ -1,4 +1,4 @@
-"""What the scores of ``sciinfer.diagnostics.evaluate`` say, in words and as tables; tolerates gaps."""
+"""What the scores of ``sciinfer.diagnostics.evaluate`` say, in words; tolerates gaps."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .report_html import Html, el, join
-
 if TYPE_CHECKING:
     import xarray as xr
 
 Level = Literal["good", "fair", "poor", "none"]
 MARKS: dict[str, str] = {"good": "✓", "fair": "≈", "poor": "✗", "none": "·"}
-_TITLES = {
+TITLES = {
     "rmse": "RMSE",
     "mae": "MAE",
     "crps": "CRPS",
@@ -26,7 +24,6 @@ _TITLES = {
 }
 _POOLED = ("all", "variable_mean")
 _REFERENCE = ("exact", "oracle", "noise")
-MAX_OPEN, MAX_CHANNELS = 4, 60
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,17 @@ def forecasters(scores: xr.Dataset) -> list[str]:
 
 
 def baselines(scores: xr.Dataset) -> list[str]:
-    """All but the model and the exact references."""
+    """The forecasters marked ``is_baseline``; unmarked, all but the model and the exact references."""
     model = model_name(scores)
-    return [name for name in forecasters(scores) if name != model and not name.lower().startswith(_REFERENCE)]
+    if "is_baseline" in scores.coords:
+        marks = np.atleast_1d(scores["is_baseline"].values)
+        return [name for name, mark in zip(forecasters(scores), marks, strict=True) if mark and name != model]
+    return [name for name in forecasters(scores) if name != model and not is_reference(name)]
+
+
+def is_reference(name: str) -> bool:
+    """Not a competitor: an exact answer or a noise floor."""
+    return name.lower().startswith(_REFERENCE)
 
 
 def channels(scores: xr.Dataset) -> list[str]:
@@ -76,7 +81,7 @@ def outcome(scores: xr.Dataset, channel: str) -> tuple[str, str, str] | None:
 
     What ``evaluate`` recorded counts; otherwise the lower score wins.
     """
-    metric = next((m for m in ("crps", "mae", "rmse") if m in scores.data_vars), None)
+    metric = _metric(scores, channel)
     if metric is None or not baselines(scores):
         return None
     ours = value(scores, metric, model_name(scores), channel)
@@ -93,6 +98,12 @@ def outcome(scores: xr.Dataset, channel: str) -> tuple[str, str, str] | None:
     return said, best, metric
 
 
+def _metric(scores: xr.Dataset, channel: str) -> str | None:
+    """The best metric that the model has here; channels of several units share only normalised ones."""
+    order = ("crps", "crps_normalised", "mae", "rmse")
+    return next((m for m in order if np.isfinite(value(scores, m, model_name(scores), channel))), None)
+
+
 def _recorded(scores: xr.Dataset, name: str, channel: str) -> Any:
     if name in scores.variables:
         da = scores[name]
@@ -106,13 +117,27 @@ def _recorded(scores: xr.Dataset, name: str, channel: str) -> Any:
             return ""
     if isinstance(found, Mapping):
         return found.get(channel, "")
-    return found if channel in ("", "all") or len(channels(scores)) == 1 else ""
+    return found if channel in pooled(scores) or len(single(scores)) == 1 else ""
+
+
+def pooled(scores: xr.Dataset) -> list[str]:
+    """The channels that sum up the others."""
+    if "overall" in scores.coords:
+        marks = np.atleast_1d(scores["overall"].values)
+        return [name for name, mark in zip(channels(scores), marks, strict=True) if mark]
+    return [name for name in channels(scores) if name in _POOLED]
+
+
+def single(scores: xr.Dataset) -> list[str]:
+    """The real channels."""
+    summed = pooled(scores)
+    return [name for name in channels(scores) if name not in summed]
 
 
 def headline_channel(scores: xr.Dataset) -> str:
-    """The pooled channel when there is one, else the first."""
-    names = channels(scores)
-    return next((name for name in _POOLED if name in names), names[0])
+    """The only channel, else the pooled one, else the first."""
+    real = single(scores)
+    return real[0] if len(real) == 1 else (*pooled(scores), *real)[0]
 
 
 def verdicts(scores: xr.Dataset) -> list[Verdict]:
@@ -130,7 +155,7 @@ def _against_baseline(scores: xr.Dataset, channel: str) -> Verdict:
         )
     said, best, metric = found
     ours, theirs = (value(scores, metric, name, channel) for name in (model_name(scores), best))
-    title = _TITLES.get(metric, metric)
+    title = title_of(metric)
     numbers = f"{title} {number(ours)} against {number(theirs)}"
     if theirs > 0:
         change = 100 * (ours / theirs - 1)
@@ -145,7 +170,7 @@ def _against_baseline(scores: xr.Dataset, channel: str) -> Verdict:
 
 
 def _by_channel(scores: xr.Dataset) -> str:
-    names = [name for name in channels(scores) if name not in _POOLED]
+    names = single(scores)
     results = {name: outcome(scores, name) for name in names}
     lost = [name for name, found in results.items() if found and found[0] == "loses"]
     known = sum(found is not None for found in results.values())
@@ -184,15 +209,27 @@ def coverage_verdict(share: float, n: float) -> Verdict:
 
 
 def _exact(scores: xr.Dataset, channel: str) -> list[Verdict]:
-    metric = next((m for m in ("crps", "mae", "rmse") if m in scores.data_vars), None)
+    metric = _metric(scores, channel)
     names = [name for name in forecasters(scores) if name.lower().startswith("exact")]
     if metric is None or not names:
         return []
     ours, exact = (value(scores, metric, name, channel) for name in (model_name(scores), names[0]))
     if not np.isfinite(ours) or not np.isfinite(exact):
         return []
-    text = f"{_TITLES.get(metric, metric)} {number(ours)}; the exact answer scores {number(exact)}."
+    text = f"{title_of(metric)} {number(ours)}; the exact answer scores {number(exact)}."
     return [Verdict("none", "A closed form exists for these data.", text)]
+
+
+def title_of(metric: str) -> str:
+    """A metric's name in a heading.
+
+    Example:
+        >>> title_of("crps"), title_of("crps_normalised"), title_of("log_score")
+        ('CRPS', 'CRPS (scaled)', 'log score')
+    """
+    base = metric.removesuffix("_normalised")
+    name = TITLES.get(base, spoken(base))
+    return name if base == metric else f"{name} (scaled)"
 
 
 def spoken(name: str) -> str:
@@ -213,67 +250,3 @@ def number(x: float) -> str:
         return f"{x:.2e}"
     digits = max(0, 2 - int(np.floor(np.log10(abs(x))))) if x else 0
     return f"{float(f'{x:.3g}'):.{digits}f}"
-
-
-def tables(scores: xr.Dataset) -> Html:
-    """One table per channel; further ones are folded away, and beyond 60 counted."""
-    names = sorted(channels(scores), key=lambda name: name not in _POOLED)
-    made = [_table(scores, name) for name in names[:MAX_CHANNELS]]
-    folded = made[MAX_OPEN:]
-    more = el("details", el("summary", f"{len(folded)} more channels"), join(folded)) if folded else ""
-    rest = len(names) - len(made)
-    return join(
-        [*made[:MAX_OPEN], more, el("p", f"{rest} more channels are not shown.", class_="note") if rest > 0 else ""]
-    )
-
-
-def _metrics(scores: xr.Dataset) -> list[str]:
-    known = [name for name in _TITLES if name in scores.data_vars]
-    numeric = [
-        str(n)
-        for n, da in scores.data_vars.items()
-        if da.dtype.kind in "fiu" and set(da.dims) <= {"forecaster", "channel"}
-    ]
-    other = [name for name in numeric if name not in known and "forecaster" in scores[name].dims]
-    return [*(name for name in known if name != "n"), *other[:6], *(["n"] if "n" in known else [])]
-
-
-def _table(scores: xr.Dataset, channel: str) -> Html:
-    metrics = _metrics(scores)
-    rows = {name: [value(scores, metric, name, channel) for metric in metrics] for name in forecasters(scores)}
-    best = [_best(metric, [row[i] for row in rows.values()]) for i, metric in enumerate(metrics)]
-    head = el(
-        "tr", el("th", "forecaster", scope="col"), *(el("th", _TITLES.get(m, spoken(m)), scope="col") for m in metrics)
-    )
-    body = [_row(scores, name, row, metrics, best) for name, row in rows.items()]
-    title = {"all": "All channels pooled", "variable_mean": "Mean over channels", "": "Scores"}.get(channel, channel)
-    found = outcome(scores, channel)
-    loss = found is not None and found[0] == "loses"
-    said = (
-        el("p", f"Here the model loses to its baseline, {spoken(found[1])}.", class_="loses") if found and loss else ""
-    )
-    table = el("table", el("thead", head), el("tbody", *body))
-    return join([el("h3", title), said, el("div", table, class_="scroll")])
-
-
-def _best(metric: str, column: list[float]) -> float:
-    finite = [v for v in column if np.isfinite(v)]
-    if not finite or metric == "n" or metric.endswith("_se"):
-        return float("nan")
-    if metric.startswith("coverage_"):
-        nominal = float(metric.removeprefix("coverage_")) / 100
-        return min(finite, key=lambda v: abs(v - nominal))
-    return min(finite) if metric in _TITLES else float("nan")
-
-
-def _row(scores: xr.Dataset, name: str, row: list[float], metrics: list[str], best: list[float]) -> Html:
-    cells = []
-    for metric, x, top in zip(metrics, row, best, strict=True):
-        shown = f"{100 * x:.1f} %" if metric.startswith("coverage_") and np.isfinite(x) else number(x)
-        shown = str(int(x)) if metric == "n" and np.isfinite(x) else shown
-        is_best = x == top
-        cells.append(
-            el("td", shown, el("span", "best", class_="tag") if is_best else "", class_="best" if is_best else None)
-        )
-    mine = name == model_name(scores)
-    return el("tr", el("th", spoken(name), scope="row"), *cells, class_="model" if mine else None)

@@ -204,10 +204,11 @@ def _shade(ax: Axes, one: Panel) -> None:
     start, end = _x(np.array([last, one.time.max()]))
     ax.axvspan(start, end, facecolor=PALETTE["shade"], edgecolor="none", zorder=0)
     ax.axvline(start, color=PALETTE["rule"], linewidth=0.9, zorder=0.5)
-    ax.annotate(
+    note = ax.annotate(
         "forecast", (start, 0.97), xycoords=ax.get_xaxis_transform(), xytext=(5, 0), textcoords="offset points",
         va="top", fontsize=8, color=PALETTE["muted"],
     )  # fmt: skip
+    note.set_in_layout(False)
 
 
 def _extent(ax: Axes, one: Panel) -> None:

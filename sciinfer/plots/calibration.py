@@ -188,7 +188,7 @@ def residuals(
 
 def _describe(ax: Axes, tree: xr.DataTree, var: str, truth: xr.Dataset | None, n: int) -> None:
     name = str(group_of(tree, var)[var].attrs.get("long_name") or var)
-    heading(ax, name)
+    heading(ax, name, pad=6)
     kind = "conditioning data (in-sample)" if truth is None else "held-out data"
     if ax.name == "rectilinear":
         remark(ax, f"{n:,} {kind}".replace(",", " "), x=1.0, y=-0.2, align="right")

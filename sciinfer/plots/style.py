@@ -93,9 +93,11 @@ def legend(ax: Axes, *, inside: str = "") -> None:
     )
 
 
-def heading(ax: Axes, text: str) -> None:
-    """A small bold heading, flush left."""
-    ax.set_title(plain(text), loc="left", fontsize=_FONT + 0.5, fontweight="bold", color=PALETTE["ink"], pad=6)
+def heading(ax: Axes, text: str, *, pad: float = 20.0) -> None:
+    """A small bold heading, flush left, above the row that the legend takes."""
+    if not text:
+        return
+    ax.set_title(plain(text), loc="left", fontsize=_FONT + 0.5, fontweight="bold", color=PALETTE["ink"], pad=pad)
 
 
 def remark(ax: Axes, text: str, *, x: float = 0.02, y: float = 0.97, align: str = "left") -> None:
