@@ -68,41 +68,46 @@ def linear(batch: SeriesBatch, times: Tensor, *, season: float | None = None) ->
 
 
 def _persist(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
-    index = torch.maximum(query.before, channel.start[:, None])
-    lead = (query.time - channel.at(channel.time, index)).abs()
-    return channel.at(channel.value, index), increments(channel).at(lead)
+    index = torch.maximum(query.before, channel.start[query.series])
+    lead = (query.time - channel.time[index]).abs()
+    return channel.value[index], increments(channel).at(lead)
 
 
 def _constant(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
-    count = channel.counts.clamp(min=1).double()
-    mean = channel.per_series(channel.value) / count
-    scatter = ((channel.value - mean[channel.series]) ** 2).sum() / (channel.counts - 1).clamp(min=0).sum().clamp(min=1)
-    inside = scatter if bool((channel.counts > 1).any()) else second_moment(channel)
+    counts = channel.counts.clamp(min=1).double()
+    mean = channel.per_series(channel.value) / counts
+    squares = ((channel.value - mean[channel.series]) ** 2).sum()
+    freedom = int((channel.counts - 1).clamp(min=0).sum())
+    spread = torch.full_like(query.time, float(squares) / freedom if freedom else second_moment(channel))
     lead = outside(channel, query)
-    spread = torch.where(lead > 0, running_lines(channel, degree=0).at(lead), inside)
-    return mean[:, None].expand_as(lead), spread * (1 + 1 / count[:, None])
+    spread[lead > 0] = running_lines(channel, degree=0).at(lead[lead > 0])
+    return mean[query.series], spread * (1 + 1 / counts)[query.series]
 
 
 def _linear(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
     lead = outside(channel, query)
-    line, leverage = _line(channel, query.time)
-    beyond = running_lines(channel, degree=1).at(lead) * leverage
-    between = interpolation_error(channel).at(nearest(channel, query))
-    is_out = lead > 0
-    return torch.where(is_out, line, interpolate(channel, query)), torch.where(is_out, beyond, between)
+    out = lead > 0
+    mean, variance = torch.empty_like(lead), torch.empty_like(lead)
+    inside = query.pick(~out)
+    mean[~out] = interpolate(channel, inside)
+    variance[~out] = interpolation_error(channel).at(nearest(channel, inside))
+    mean[out], leverage = _line(channel, query.pick(out))
+    variance[out] = running_lines(channel, degree=1).at(lead[out]) * leverage
+    return mean, variance
 
 
-def _line(channel: Channel, times: Tensor) -> tuple[Tensor, Tensor]:
-    """Least-squares line of each series at ``times [S, T]``, and its leverage 1 + 1/n + (t - mean)^2 / S_tt."""
-    count = channel.counts.clamp(min=1).double()
-    t_mean, y_mean = channel.per_series(channel.time) / count, channel.per_series(channel.value) / count
+def _line(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
+    """Least-squares line of each series (``[q]``), and its leverage 1 + 1/n + (t - mean)^2 / S_tt."""
+    counts = channel.counts.clamp(min=1).double()
+    t_mean, y_mean = channel.per_series(channel.time) / counts, channel.per_series(channel.value) / counts
     dt = channel.time - t_mean[channel.series]
     stt = channel.per_series(dt * dt)
     sty = channel.per_series(dt * (channel.value - y_mean[channel.series]))
-    slope = torch.where(stt > 0, sty / stt.clamp(min=1e-300), torch.zeros_like(stt))
-    away = times - t_mean[:, None]
-    bend = torch.where(stt[:, None] > 0, away**2 / stt[:, None].clamp(min=1e-300), torch.zeros_like(away))
-    return y_mean[:, None] + slope[:, None] * away, 1 + 1 / count[:, None] + bend
+    inverse = torch.where(stt > 0, 1 / stt.clamp(min=1e-300), torch.zeros_like(stt))
+    series = query.series
+    away = query.time - t_mean[series]
+    line = y_mean[series] + (sty * inverse)[series] * away
+    return line, (1 + 1 / counts)[series] + away**2 * inverse[series]
 
 
 #: name -> baseline; all have the signature of :func:`persistence`

@@ -146,9 +146,10 @@ def _judged(ds: xr.Dataset, notes: list[str], in_sample: bool) -> xr.Dataset:
         if abs(row[worst]) > _TOO_FAR:
             kinds.append("overconfident" if row[worst] < 0 else "underconfident")
             one = ds.sel(variable=name).isel(prob=worst)
+            share, error = 100 * float(one["coverage"]), 100 * float(one["coverage_se"])
             notes.append(
-                f"{name}: {kinds[-1]}: the {100 * float(one['prob']):g} % interval holds "
-                f"{100 * float(one['coverage']):.1f} % of {int(one['n'])} values (binomial error {100 * float(one['coverage_se']):.1f} points)"
+                f"{name}: {kinds[-1]}: the {100 * float(one['prob']):g} % interval holds {share:.1f} % "
+                f"of {int(one['n'])} values (binomial error {error:.1f} points)"
             )
     verdict = "calibrated" if not kinds else " and ".join(sorted(set(kinds)))
     return ds.assign_attrs(verdict=verdict, notes="\n".join(notes), in_sample=int(in_sample))

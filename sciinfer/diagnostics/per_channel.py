@@ -19,12 +19,12 @@ _RELATIVE_FLOOR, _ABSOLUTE_FLOOR = 1e-3, 1e-8
 
 
 def per_channel(batch: SeriesBatch, times: Tensor, rule: Rule) -> Forecast:
-    """``rule(channel, query) -> mean, variance [S, T]`` for each channel.
+    """``rule(channel, query) -> mean, variance [q]`` for each channel.
 
     Args:
         batch: conditioning data.
         times: ``[S, T]``, model time units, any order.
-        rule: only called for channels with at least one observation.
+        rule: called for channels with an observation, and asked about series with one.
 
     Raises:
         ShapeError: ``times`` has not one row per series. TimeError: a time is not finite.
@@ -32,13 +32,13 @@ def per_channel(batch: SeriesBatch, times: Tensor, rule: Rule) -> Forecast:
     check_times(batch, times)
     mean = torch.zeros(*times.shape, batch.n_channels, dtype=torch.float64)
     sd = torch.ones_like(mean)
-    for index, query in enumerate(queries(batch, times)):
+    for index, (query, seen) in enumerate(queries(batch, times)):
         channel = channel_of(batch, index)
         if len(channel.time):
+            sd[..., index] = second_moment(channel) ** 0.5
             found, variance = rule(channel, query)
-            seen = (channel.counts > 0)[:, None]
-            mean[..., index] = torch.where(seen, found, 0.0)
-            sd[..., index] = to_sd(torch.where(seen, variance, second_moment(channel)), channel)
+            mean[seen, :, index] = found.view(-1, times.shape[1])
+            sd[seen, :, index] = to_sd(variance, channel).view(-1, times.shape[1])
     return Forecast(mean, sd)
 
 

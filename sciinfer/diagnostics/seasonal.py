@@ -10,10 +10,11 @@ from ..labelled.series import SeriesBatch
 from .forecast import Forecast
 from .lead_error import LeadError
 from .per_channel import fit_pairs, per_channel
-from .segments import Channel, Query, ends, interpolate, locate, nearest
+from .segments import Channel, Query, ends, interpolate, locate, nearest, outside
 from .tryout import increments, interpolation_error
 
 _TOLERANCE = 1e-9  # of a season: a time exactly k seasons later must not become k + 1 by rounding
+_ENOUGH = 30  # forecasts to be tried out with the drift known at their time, else the drift is taken in hindsight
 
 
 def seasonal_naive_drift(batch: SeriesBatch, times: Tensor, *, season: float | None = None) -> Forecast:
@@ -48,26 +49,31 @@ def seasonal_naive_drift(batch: SeriesBatch, times: Tensor, *, season: float | N
 
 
 def _rule(channel: Channel, query: Query, season: float) -> tuple[Tensor, Tensor]:
-    first, last = (t[:, None] for t in ends(channel))
+    first, last = (t[query.series] for t in ends(channel))
     ahead, back = _whole((query.time - last) / season), _whole((first - query.time) / season)
     full = (last - first) >= season * (1 - _TOLERANCE)
     cycles = torch.where(full, ahead - back, torch.zeros_like(ahead))
     at = torch.minimum(torch.maximum(query.time - cycles * season, first), last)
-    mean = interpolate(channel, _ask(channel, at)) + cycles * season * _drift(channel, season)[:, None]
-    beyond = (query.time - query.time.clamp(first, last)).abs()
-    tried = _errors(channel, season).at(cycles.abs() * season)
-    between = interpolation_error(channel).at(nearest(channel, query))
-    held = increments(channel).at(beyond)
-    return mean, torch.where(cycles != 0, tried, torch.where(beyond > 0, held, between))
+    before = locate(channel.time, channel.start[query.series], channel.stop[query.series], at)
+    drift = _drift(channel, season)[query.series]
+    mean = interpolate(channel, Query(at, query.series, before)) + cycles * season * drift
+    return mean, _variance(channel, query, cycles, season)
+
+
+def _variance(channel: Channel, query: Query, cycles: Tensor, season: float) -> Tensor:
+    beyond = outside(channel, query)
+    moved, held = cycles != 0, (cycles == 0) & (beyond > 0)
+    between = ~moved & ~held
+    variance = torch.empty_like(beyond)
+    variance[moved] = _errors(channel, season).at(cycles[moved].abs() * season)
+    variance[held] = increments(channel).at(beyond[held])
+    variance[between] = interpolation_error(channel).at(nearest(channel, query.pick(between)))
+    return variance
 
 
 def _whole(seasons: Tensor) -> Tensor:
     """The number of whole seasons to go back; 0 inside the data, at least 1 outside."""
     return torch.where(seasons > 0, (seasons - _TOLERANCE).ceil().clamp(min=1.0), torch.zeros_like(seasons))
-
-
-def _ask(channel: Channel, times: Tensor) -> Query:
-    return Query(times, locate(channel.time, channel.start[:, None], channel.stop[:, None], times))
 
 
 def _seasonal_pairs(channel: Channel, season: float, cycles: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +123,8 @@ def _errors(channel: Channel, season: float) -> LeadError:
         change = channel.value[rows] - earlier
         usable = known[before] >= 1
         honest.append((lead[usable], (change - lead * drift[before])[usable] ** 2))
-        hindsight.append((lead, (change - lead * overall[channel.series[rows]]) ** 2))
+        # tried on the very differences that gave the drift: its own error is of the same size once more
+        hindsight.append((lead, 2 * (change - lead * overall[channel.series[rows]]) ** 2))
         cycles *= 2
-    enough = any(len(lead) for lead, _ in honest)  # with two seasons or fewer, the drift is only known in hindsight
+    enough = sum(len(lead) for lead, _ in honest) >= _ENOUGH
     return fit_pairs(honest if enough else hindsight, channel, slope=1.0)

@@ -39,13 +39,19 @@ class Channel(NamedTuple):
 
 
 class Query(NamedTuple):
-    """Times asked for, seen from one channel: ``time [S, T]`` and ``before [S, T]``, the last row at or before it.
+    """Times asked for, seen from one channel.
 
-    ``before`` is ``start - 1`` where there is none.
+    ``time``, ``series [q]`` and ``before [q]``, the last row of that series at or before the time, ``start - 1`` where
+    there is none. Every series asked about has at least one row.
     """
 
     time: Tensor
+    series: Tensor
     before: Tensor
+
+    def pick(self, which: Tensor) -> Query:
+        """Only the queries where ``which [q]`` is True."""
+        return Query(self.time[which], self.series[which], self.before[which])
 
 
 def channel_of(batch: SeriesBatch, index: int) -> Channel:
@@ -61,13 +67,18 @@ def channel_of(batch: SeriesBatch, index: int) -> Channel:
     )
 
 
-def queries(batch: SeriesBatch, times: Tensor) -> Iterator[Query]:
-    """For each channel, the times ``[S, T]`` placed among its rows; the search itself is done once for all channels."""
+def queries(batch: SeriesBatch, times: Tensor) -> Iterator[tuple[Query, Tensor]]:
+    """For each channel, the times ``[S, T]`` of the series that it was observed in, and which these are ``[S]``.
+
+    The search is done once for all channels: a channel's place follows from the number of its rows up to there.
+    """
     times = times.double()
-    start, stop = batch.offsets[:-1, None], batch.offsets[1:, None]
-    rows = locate(batch.time.double(), start, stop, times)
-    for index in range(batch.n_channels):
-        yield Query(times, _counts(batch.mask[:, index])[rows + 1] - 1)
+    rows = locate(batch.time.double(), batch.offsets[:-1, None], batch.offsets[1:, None], times)
+    index = torch.arange(len(times))[:, None].expand_as(times)
+    for channel in range(batch.n_channels):
+        counts = _counts(batch.mask[:, channel])
+        seen = counts[batch.offsets].diff() > 0
+        yield Query(times[seen].flatten(), index[seen].flatten(), counts[rows[seen] + 1].flatten() - 1), seen
 
 
 def locate(time: Tensor, start: Tensor, stop: Tensor, query: Tensor) -> Tensor:
@@ -87,28 +98,24 @@ def locate(time: Tensor, start: Tensor, stop: Tensor, query: Tensor) -> Tensor:
 
 
 def interpolate(channel: Channel, query: Query) -> Tensor:
-    """Linear between the neighbours, constant outside the data (``[S, T]``)."""
-    start, stop = _like(channel.start, query), _like(channel.stop, query)
-    left = torch.maximum(query.before, start)
-    right = torch.minimum(query.before + 1, stop - 1)
-    t0, t1 = channel.at(channel.time, left), channel.at(channel.time, right)
-    y0, y1 = channel.at(channel.value, left), channel.at(channel.value, right)
-    weight = ((query.time - t0) / (t1 - t0).clamp(min=torch.finfo(t0.dtype).tiny)).clamp(0.0, 1.0)
-    return torch.lerp(y0, y1, torch.where(t1 > t0, weight, torch.zeros_like(weight)))
+    """Linear between the neighbours, constant outside the data (``[q]``)."""
+    left, right = _neighbours(channel, query)
+    t0, t1 = channel.time[left], channel.time[right]
+    gap = t1 - t0
+    weight = torch.where(gap > 0, ((query.time - t0) / gap).clamp(0.0, 1.0), torch.zeros_like(gap))
+    return torch.lerp(channel.value[left], channel.value[right], weight)
 
 
 def nearest(channel: Channel, query: Query) -> Tensor:
-    """Distance in time to the nearest row (``[S, T]``)."""
-    start, stop = _like(channel.start, query), _like(channel.stop, query)
-    left = (query.time - channel.at(channel.time, torch.maximum(query.before, start))).abs()
-    right = (query.time - channel.at(channel.time, torch.minimum(query.before + 1, stop - 1))).abs()
-    return torch.minimum(left, right)
+    """Distance in time to the nearest row (``[q]``)."""
+    left, right = _neighbours(channel, query)
+    return torch.minimum((query.time - channel.time[left]).abs(), (channel.time[right] - query.time).abs())
 
 
 def outside(channel: Channel, query: Query) -> Tensor:
-    """Distance in time to the span of the data, 0 inside (``[S, T]``)."""
-    first, last = ends(channel)
-    return torch.maximum(first[:, None] - query.time, query.time - last[:, None]).clamp(min=0.0)
+    """Distance in time to the span of the data, 0 inside (``[q]``)."""
+    first, last = (t[query.series] for t in ends(channel))
+    return torch.maximum(first - query.time, query.time - last).clamp(min=0.0)
 
 
 def ends(channel: Channel) -> tuple[Tensor, Tensor]:
@@ -130,5 +137,6 @@ def _counts(seen: Tensor) -> Tensor:
     return torch.cat([torch.zeros(1, dtype=torch.int64), seen.cumsum(0)])
 
 
-def _like(per_series: Tensor, query: Query) -> Tensor:
-    return per_series[:, None].expand_as(query.before)
+def _neighbours(channel: Channel, query: Query) -> tuple[Tensor, Tensor]:
+    left = torch.maximum(query.before, channel.start[query.series])
+    return left, torch.minimum(query.before + 1, channel.stop[query.series] - 1)
