@@ -17,14 +17,8 @@ from typing import Any
 
 from ..errors import PluginError
 from .hookspecs import KINDS, hookimpl
-from .records import Case, DatasetEntry, Entry, MethodEntry, MetricEntry, PluginInfo, ReaderEntry
+from .records import RECORDS, Case, Entry, PluginInfo
 
-_RECORDS: dict[str, type[Entry]] = {
-    "datasets": DatasetEntry,
-    "readers": ReaderEntry,
-    "metrics": MetricEntry,
-    "methods": MethodEntry,
-}
 _PATTERN = re.compile(r"^__entries__ = (\[.*?^\])", re.MULTILINE | re.DOTALL)
 
 
@@ -59,10 +53,12 @@ def _declared() -> dict[str, list[Entry]]:
 def _entry(module: str, literal: dict[str, Any]) -> tuple[str, Entry]:
     fields = dict(literal)
     kind = fields.pop("kind")
+    if "class" in fields:  # a method's class is called kind in its record
+        fields["kind"] = fields.pop("class")
     if kind not in KINDS:
         raise PluginError(f"module {module} declares an entry of unknown kind {kind!r}", fix=f"one of {list(KINDS)}")
     fields["target"] = f"{module}:{fields['target']}"
-    return kind, _RECORDS.get(kind, Entry)(**fields)
+    return kind, RECORDS.get(kind, Entry)(**fields)
 
 
 @hookimpl

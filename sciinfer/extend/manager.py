@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +13,17 @@ import pluggy
 
 from . import hookspecs
 from .hookspecs import KINDS
-from .records import ACCEPTED_API, Case, Entry, PluginInfo, PluginProblem
+from .records import ACCEPTED_API, RECORDS, Case, Entry, PluginInfo, PluginProblem
 
 GROUP = "sciinfer.plugins"
 CORE = "core"
 
 
 class Loaded:
-    """One accepted plugin: its info, its distribution, its entries by kind."""
+    """One accepted plugin: the name it was found under, its info, its distribution, its entries by kind."""
 
-    def __init__(self, info: PluginInfo, distribution: str, entries: Mapping[str, list[Entry]]) -> None:
-        self.info, self.distribution, self.entries = info, distribution, entries
+    def __init__(self, name: str, info: PluginInfo, distribution: str, entries: Mapping[str, list[Entry]]) -> None:
+        self.name, self.info, self.distribution, self.entries = name, info, distribution, entries
 
 
 class Rejected(Exception):  # noqa: N818 - control flow inside this module, never seen outside
@@ -58,6 +60,9 @@ class PluginManager:
             return
         wanted = None if chosen == "all" else {part.strip() for part in chosen.split(",")}
         points = sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: (p.name, p.value))
+        for absent in sorted((wanted or set()) - {CORE, ""} - {point.name for point in points}):
+            reason = f"SCIINFER_PLUGINS names it, but it is not installed; installed: {_known(points)}"
+            self.problems.append(PluginProblem(plugin=absent, distribution="", reason=reason, stage="selection"))
         for point in points:
             if point.name != CORE and (wanted is None or point.name in wanted):
                 distribution = point.dist.name if point.dist else "(unknown)"
@@ -70,13 +75,14 @@ class PluginManager:
             self._register(plugin, name)
             loaded = self._collect(plugin, name, distribution)
         except Rejected as err:
-            if plugin is not None and self._pluggy.is_registered(plugin):
+            if plugin is not None and self._pluggy.get_name(plugin) == name:
                 self._pluggy.unregister(plugin)
-            self.problems.append(
-                PluginProblem(plugin=name, distribution=distribution, reason=str(err), stage=err.stage)
-            )
+            self._report(name, distribution, err)
         else:
             self.loaded.append(loaded)
+
+    def _report(self, name: str, distribution: str, err: Rejected) -> None:
+        self.problems.append(PluginProblem(plugin=name, distribution=distribution, reason=str(err), stage=err.stage))
 
     @staticmethod
     def _import(load: Any) -> Any:
@@ -90,19 +96,16 @@ class PluginManager:
     def _register(self, plugin: Any, name: str) -> None:
         if not hasattr(plugin, "sciinfer_plugin_info"):
             raise Rejected("info", "it has no sciinfer_plugin_info hook")
+        owner = next((loaded for loaded in self.loaded if loaded.name == name), None)
+        if owner:
+            raise Rejected("names", f"a plugin called {name!r} is already loaded from {owner.distribution}")
+        _check_hooks(plugin)
         try:
             self._pluggy.register(plugin, name=name)
         except (pluggy.PluginValidationError, ValueError) as err:
+            if self._pluggy.get_name(plugin) == name:
+                self._pluggy.unregister(plugin)
             raise Rejected("hooks", str(err)) from err
-        unknown = self._misspelt(plugin)
-        if unknown:
-            raise Rejected("hooks", f"unknown hook {', '.join(unknown)}; known hooks are in the docs, page 'Hooks'")
-
-    @staticmethod
-    def _misspelt(plugin: Any) -> list[str]:
-        # ``check_pending`` sees only functions carrying the marker; a name that looks like ours is a slip as well
-        known = {name for name in vars(hookspecs) if name.startswith("sciinfer_")}
-        return sorted(n for n in dir(plugin) if n.startswith("sciinfer_") and n not in known)
 
     def _collect(self, plugin: Any, name: str, distribution: str) -> Loaded:
         info = self._call(plugin, "sciinfer_plugin_info")
@@ -110,21 +113,23 @@ class PluginManager:
             raise Rejected("info", f"sciinfer_plugin_info returned {type(info).__name__}, expected PluginInfo")
         if info.api not in ACCEPTED_API:
             raise Rejected("api", f"it speaks plugin API {info.api}, this sciinfer accepts {ACCEPTED_API}")
+        if not info.domain and name != CORE:
+            raise Rejected("names", "its domain is empty; names without prefix belong to the core")
         entries = {kind: self._entries(plugin, kind, info, name) for kind in KINDS}
-        return Loaded(info, distribution, entries)
+        return Loaded(name, info, distribution, entries)
 
     def _entries(self, plugin: Any, kind: str, info: PluginInfo, name: str) -> list[Entry]:
-        entries = list(self._call(plugin, KINDS[kind]) or ())
+        entries: list[Entry] = self._list(plugin, KINDS[kind])
+        expected, seen = RECORDS.get(kind, Entry), set()
         for entry in entries:
-            if not isinstance(entry, Entry):
-                raise Rejected("entries", f"{KINDS[kind]} returned {type(entry).__name__}, expected Entry")
-            prefix = entry.name.partition("/")[0] if "/" in entry.name else ""
-            if prefix != info.domain:
-                wanted = f"{info.domain}/..." if info.domain else "no prefix"
-                raise Rejected("names", f"{kind} entry {entry.name!r} must be named with {wanted}")
-            owner = self._owner(kind, entry.name)
+            if not isinstance(entry, expected):
+                wanted = expected.__name__
+                raise Rejected("entries", f"{KINDS[kind]} returned {type(entry).__name__}, expected {wanted}")
+            _check_name(kind, entry, info)
+            owner = f"{name} itself" if entry.name in seen else self._owner(kind, entry.name)
             if owner:
                 raise Rejected("names", f"{kind} entry {entry.name!r} is already registered by {owner}, now by {name}")
+            seen.add(entry.name)
         return entries
 
     def _owner(self, kind: str, name: str) -> str | None:
@@ -133,7 +138,8 @@ class PluginManager:
                 return f"{plugin.info.name} ({plugin.distribution})"
         return None
 
-    def _call(self, plugin: Any, hook: str) -> Any:
+    @staticmethod
+    def _call(plugin: Any, hook: str) -> Any:
         impl = getattr(plugin, hook, None)
         if impl is None:
             return None
@@ -144,19 +150,29 @@ class PluginManager:
         except BaseException as err:
             raise Rejected(hook, f"{type(err).__name__}: {err}") from err
 
-    def cases(self) -> list[Case]:
-        """All conformance cases of the accepted plugins."""
+    def _list(self, plugin: Any, hook: str) -> list[Any]:
+        found = self._call(plugin, hook)
+        try:
+            return list(found) if found is not None else []
+        except KeyboardInterrupt:
+            raise
+        except BaseException as err:  # a generator raises only when it is read
+            raise Rejected(hook, f"{type(err).__name__}: {err}") from err
+
+    def plugin(self, name: str) -> Any:
+        """The module or object registered under ``name``, or None."""
+        return self._pluggy.get_plugin(name)
+
+    def cases(self, name: str | None = None) -> list[Case]:
+        """Conformance cases of the accepted plugins, or of the one called ``name``; one that raises is reported."""
         found: list[Case] = []
         for loaded in self.loaded:
-            plugin = self._pluggy.get_plugin(CORE if not loaded.info.domain else self._name_of(loaded))
-            found.extend(self._call(plugin, "sciinfer_conformance_cases") or ())
+            if name in (None, loaded.name):
+                try:
+                    found.extend(self._list(self.plugin(loaded.name), "sciinfer_conformance_cases"))
+                except Rejected as err:
+                    self._report(loaded.name, loaded.distribution, err)
         return found
-
-    def _name_of(self, loaded: Loaded) -> str:
-        for name, plugin in self._pluggy.list_name_plugin():
-            if plugin is not None and self._call(plugin, "sciinfer_plugin_info") is loaded.info:
-                return name
-        return loaded.info.domain
 
     def emit(self, hook: str, **kwargs: Any) -> list[str]:
         """Call an event hook on every plugin; a plugin that raises is reported, the others still run."""
@@ -164,6 +180,35 @@ class PluginManager:
         for impl in getattr(self._pluggy.hook, hook).get_hookimpls():
             try:
                 impl.function(*[kwargs[arg] for arg in impl.argnames])
-            except Exception as err:
+            except (Exception, SystemExit) as err:
                 failures.append(f"{impl.plugin_name}: {type(err).__name__}: {err}")
         return failures
+
+
+def _known(points: Iterable[Any]) -> str:
+    return ", ".join(point.name for point in points if point.name != CORE) or "none"
+
+
+def _check_hooks(plugin: Any) -> None:
+    # pluggy's own check sees only functions with the marker; one that is merely named like a hook is a slip as well
+    known = {name for name in vars(hookspecs) if name.startswith("sciinfer_")}
+    functions = {name: getattr(plugin, name, None) for name in dir(plugin)}
+    marked = {name for name, value in functions.items() if getattr(value, "sciinfer_impl", None) is not None}
+    named = {name for name, value in functions.items() if name.startswith("sciinfer_") and inspect.isroutine(value)}
+    unknown = sorted((marked | named) - known)
+    if unknown:
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, n=1)]
+        hint = f"; did you mean {', '.join(near)}" if near else ""
+        raise Rejected("hooks", f"unknown hook {', '.join(unknown)}{hint}; known hooks are in the docs, page 'Hooks'")
+    silent = sorted(name for name in named - marked if name.startswith("sciinfer_on_"))
+    if silent:
+        raise Rejected("hooks", f"{', '.join(silent)} lacks the decorator @hookimpl and would never be called")
+
+
+def _check_name(kind: str, entry: Entry, info: PluginInfo) -> None:
+    wanted = f"{info.domain}/..." if info.domain else "no prefix"
+    if not isinstance(entry.name, str):
+        raise Rejected("names", f"{kind} entry {entry.name!r} must be named with {wanted}")
+    prefix, slash, rest = entry.name.rpartition("/")
+    if prefix != info.domain or not rest or bool(slash) != bool(info.domain):
+        raise Rejected("names", f"{kind} entry {entry.name!r} must be named with {wanted}")

@@ -40,7 +40,7 @@ class Entry:
 @dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Entry):
     """A data set; ``target() -> xarray.Dataset``. ``card`` is the path of its TOML card, ``source`` how it is had:
-    ``bundled``, ``simulated``, ``package`` (inside an installed package), ``download`` or ``local`` (``SCIINFER_DATA``)."""
+    ``bundled``, ``simulated``, ``package`` (of an installed package), ``download`` or ``local`` (``SCIINFER_DATA``)."""
 
     source: str = "bundled"
     sha256: str = ""
@@ -58,7 +58,7 @@ class ReaderEntry(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricEntry(Entry):
-    """A metric; ``target(truth, sample, *, dim) -> DataArray``. ``orientation`` is ``"lower"`` or ``"higher"`` is better."""
+    """A metric; ``target(truth, sample, *, dim) -> DataArray``. ``orientation``: is ``lower`` or ``higher`` better."""
 
     orientation: str = "lower"
     proper: bool = False
@@ -69,6 +69,15 @@ class MethodEntry(Entry):
     """An inverse method; ``kind`` is its class: ``exact``, ``asymptotic``, ``biased`` or ``point``."""
 
     kind: str = "biased"
+
+
+#: kinds whose entries carry more than an Entry does
+RECORDS: dict[str, type[Entry]] = {
+    "datasets": DatasetEntry,
+    "readers": ReaderEntry,
+    "metrics": MetricEntry,
+    "methods": MethodEntry,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

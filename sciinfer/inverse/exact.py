@@ -18,6 +18,7 @@ __entries__ = [
     {
         "kind": "methods",
         "name": "exact",
+        "class": "exact",
         "target": "solve_exact",
         "summary": "Closed form for a linear operator, a Gaussian prior and Gaussian noise.",
         "references": ("Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, appendix A",),

@@ -29,6 +29,7 @@ class Matrix(Operator):
         range: spec of size ``m`` (default one dim ``datum``).
 
     Example:
+        >>> import torch
         >>> Matrix([[1.0, 2.0], [0.0, 1.0]])(torch.tensor([1.0, 1.0]))
         tensor([3., 1.])
     """

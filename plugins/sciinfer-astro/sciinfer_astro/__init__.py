@@ -9,7 +9,8 @@ from sciinfer.extend import Case, PluginInfo, ReaderEntry, hookimpl
 __version__ = "0.1.0"
 
 _PLAIN = "mjd,mag,err\n58000.5,18.25,0.02\n58001.5,18.5,0.03\n58003.25,18.125,0.02\n"
-_BANDS = "object_id,time,flux,flux_err,band\nb,3.0,1.5,0.1,g\na,1.0,2.5,0.2,g\na,0.5,3.5,0.2,r\nb,4.0,,0.1,r\nb,3.5,2.0,0.3,r\n"
+_ROWS = ("b,3.0,1.5,0.1,g", "a,1.0,2.5,0.2,g", "a,0.5,3.5,0.2,r", "b,4.0,,0.1,r", "b,3.5,2.0,0.3,r")
+_BANDS = "\n".join(["object_id,time,flux,flux_err,band", *_ROWS, ""])
 
 
 @hookimpl

@@ -7,7 +7,7 @@ import pytest
 from sciinfer_astro.light_curve import read_light_curve
 
 from sciinfer.errors import DataError, ReadError, SchemaError, TimeError
-from sciinfer.labelled.readers.common import Limits
+from sciinfer.labelled.io import Limits
 
 TWO = "object_id,time,flux,flux_err,band\nb,3.0,1.5,0.1,g\na,1.0,2.5,0.2,g\na,0.5,3.5,0.2,r\nb,4.0,,,r\n"
 

@@ -5,7 +5,7 @@ import pytest
 from sciinfer_neuro.spikes import read_spikes
 
 from sciinfer.errors import ConfigError, DataError, ReadError, SchemaError, TimeError, UnitsError
-from sciinfer.labelled.readers.common import Limits
+from sciinfer.labelled.io import Limits
 
 TABLE = "trial,unit,time\n1,7,0.013\n1,7,0.052\n1,9,0.020\n2,7,0.004\n2,9,0.078\n2,9,0.079\n"
 
