@@ -112,7 +112,7 @@ def save_checkpoint(
 
     Args:
         folder: the series.
-        step: grows along the series; a step that exists is replaced.
+        step: completed steps. A step that exists is replaced; later ones are dropped, since the run has gone back.
         tensors: parameters, optimiser moments, generator states.
         state: plain nested data (tuples come back as lists).
 
@@ -120,7 +120,7 @@ def save_checkpoint(
         The checkpoint's own folder.
 
     Raises:
-        CheckpointError: the series already holds a valid checkpoint of a later step (another run's folder).
+        CheckpointError: a tensor cannot be stored.
         ConfigError: the state holds something that is not plain data.
         ResourceError: disk full or not writable; the earlier checkpoints are intact.
     """
@@ -130,7 +130,6 @@ def save_checkpoint(
     series = Path(folder)
     files = {_TENSORS: pack(tensors, "tensors"), _STATE: json.dumps({"step": step, "state": state}).encode()}
     reap(series)
-    _refuse_later(series, step)
     path = series / f"ckpt-{step:08d}"
     seal(path, _CHECKPOINT, files)
     _prune(series, path)
@@ -193,23 +192,13 @@ def _load_one(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a complete checkpoint: {err}", fix="delete it") from err
 
 
-def _refuse_later(series: Path, step: int) -> None:
-    for path in _newest_first(series):
-        if _step(path) > step and _valid(path):
-            raise CheckpointError(
-                f"{series} already holds a checkpoint of step {_step(path)}, later than {step}",
-                code="checkpoint/occupied",
-                fix="resume from it, or use an empty folder",
-            )
-
-
 def _prune(series: Path, written: Path) -> None:
-    """Keep the one just written and the newest valid one before it."""
+    """Keep the one just written and the newest valid one before it; later steps belong to a course that was left."""
     kept = [written]
     for path in _newest_first(series):
         if path == written:
             continue
-        if len(kept) < _KEEP and _valid(path):
+        if len(kept) < _KEEP and _step(path) < _step(written) and _valid(path):
             kept.append(path)
         else:
             with contextlib.suppress(OSError):  # a leftover costs space only; the next call tries again
