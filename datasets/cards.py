@@ -102,7 +102,7 @@ def content_sha256(ds: xr.Dataset) -> str:
 
     Example:
         >>> content_sha256(xr.Dataset({"a": ("t", [1.0])}))[:8]
-        '70f90281'
+        'dd9f235d'
     """
     digest = hashlib.sha256()
     for name in sorted(map(str, ds.variables)):

@@ -51,13 +51,14 @@ def split_series(
     return tuple(_take(ds, dim, chosen, sizes) for chosen in parts)
 
 
-def split_time(ds: xr.Dataset, at: Any, time: str = "time") -> tuple[xr.Dataset, xr.Dataset]:
+def split_time(ds: xr.Dataset, at: Any, time: str = "time", dim: str | None = None) -> tuple[xr.Dataset, xr.Dataset]:
     """What lies before ``at`` and what lies at or after it. Every series stays in both parts, possibly empty.
 
     Args:
         ds: grid, padded or CF contiguous ragged.
         at: a number in the time's own units, or a date.
         time: the time coordinate.
+        dim: of a padded rectangle, the series dim; default ``"series"``, else the first dim of its times.
 
     Raises:
         TimeError: a time is missing, ``at`` is of another kind, or one side would be empty.
@@ -72,13 +73,15 @@ def split_time(ds: xr.Dataset, at: Any, time: str = "time") -> tuple[xr.Dataset,
         raise SchemaError(f"there is no coordinate {time!r}", variable=time, fix="pass time=...")
     early = _before(ds[time], at)
     if ds[time].ndim == 2:
-        present = ds[time].notnull().values
-        return _repacked(ds, time, early & present), _repacked(ds, time, ~early & present)
+        present = ds[time].notnull()
+        series = dim or ("series" if "series" in ds[time].dims else str(ds[time].dims[0]))
+        early_cells = present.copy(data=early & present.values)
+        return _repacked(ds, series, early_cells), _repacked(ds, series, present & ~early_cells)
     _refuse_missing(ds[time])
-    dim, sizes = str(ds[time].dims[0]), _row_sizes(ds)
-    if sizes is None or sizes.attrs["sample_dimension"] != dim:
-        return _rows(ds, dim, early), _rows(ds, dim, ~early)
-    return _ragged_rows(ds, dim, sizes, early), _ragged_rows(ds, dim, sizes, ~early)
+    along, sizes = str(ds[time].dims[0]), _row_sizes(ds)
+    if sizes is None or sizes.attrs["sample_dimension"] != along:
+        return _rows(ds, along, early), _rows(ds, along, ~early)
+    return _ragged_rows(ds, along, sizes, early), _ragged_rows(ds, along, sizes, ~early)
 
 
 def _shares(fractions: Sequence[float]) -> np.ndarray:
@@ -124,9 +127,7 @@ def _before(times: xr.DataArray, at: Any) -> np.ndarray:
     early = values < cut
     if not early.any() or not (values >= cut).any():
         raise TimeError(
-            f"nothing lies on one side of {at!r}; the times run from {times.min().item()} to {times.max().item()}"
-            if values.dtype.kind != "M"
-            else f"nothing lies on one side of {at!r}; the times run from {times.min().values} to {times.max().values}",
+            f"nothing lies on one side of {at!r}; the times run from {times.min().values} to {times.max().values}",
             variable=str(times.name),
             fix="choose a time inside that range",
         )
@@ -153,9 +154,10 @@ def _ragged_rows(ds: xr.Dataset, dim: str, sizes: xr.DataArray, keep: np.ndarray
     return out
 
 
-def _repacked(ds: xr.Dataset, time: str, keep: np.ndarray) -> xr.Dataset:
-    """Keep some cells of a padded rectangle and move the padding behind them again."""
-    series, obs = map(str, ds[time].dims)
+def _repacked(ds: xr.Dataset, series: str, cells: xr.DataArray) -> xr.Dataset:
+    """Keep the ``cells (series, obs)`` of a padded rectangle and move the padding behind them again."""
+    (obs,) = (str(dim) for dim in cells.dims if dim != series)
+    keep = cells.transpose(series, obs).values
     width = int(keep.sum(axis=1).max())
     order = xr.DataArray(np.argsort(~keep, axis=1, kind="stable")[:, :width], dims=(series, obs))
     kept = xr.DataArray(np.arange(width) < keep.sum(axis=1)[:, None], dims=(series, obs))
