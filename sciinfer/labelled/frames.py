@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pandas as pd
@@ -74,16 +75,22 @@ def _to_pandas(data: Any) -> pd.DataFrame:
     if not (arrow or interchange):
         _refuse(data)
     if interchange and not arrow:
-        return pd.api.interchange.from_dataframe(data)
+        return _interchange(data)
     try:
         import pyarrow
     except ImportError:
         if interchange:
-            return pd.api.interchange.from_dataframe(data)
+            return _interchange(data)
         from ..extend import require
 
         pyarrow = require("pyarrow", extra="io", purpose="an Arrow table")
     return pyarrow.table(data).to_pandas()
+
+
+def _interchange(data: Any) -> pd.DataFrame:
+    with warnings.catch_warnings():  # pandas deprecates the protocol that older tables still speak alone
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return pd.api.interchange.from_dataframe(data)
 
 
 def _refuse(data: Any) -> None:

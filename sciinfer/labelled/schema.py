@@ -22,7 +22,7 @@ class TimeAxis:
     Args:
         name: the time coordinate.
         kind: ``"number"`` or ``"datetime"``.
-        origin: in the coordinate's own numbers, or nanoseconds since 1970.
+        origin: in the coordinate's own numbers, or whole nanoseconds since 1970.
         scale: length of a model time unit, in the coordinate's own numbers, or nanoseconds.
         units: the coordinate's ``units`` attribute, if it has one.
     """

@@ -36,7 +36,8 @@ def time_axis(coord: xr.DataArray, rows: Rows) -> TimeAxis:
     unit = 1e9 if kind == "datetime" else 1.0
     scale = float(np.median(positive)) if len(positive) else unit
     start = rows.time.min()
-    origin = float(start.astype(np.int64)) if kind == "datetime" else float(start)
+    # an integer stays one: float64 counts nanoseconds since 1970 in steps of 256
+    origin = int(start.astype(np.int64)) if kind == "datetime" else float(start)
     units = coord.attrs.get("units") if kind == "number" else None
     return TimeAxis(str(coord.name), kind, origin, scale, None if units is None else str(units))
 
