@@ -76,6 +76,8 @@ def test_noise_and_gaps_are_as_asked_and_leave_the_path(name):
         ("geometric_brownian", {"noise_sd": -0.1}, "noise_sd"),
         ("stochastic_lorenz", {"n_series": 2.5}, "n_series"),
         ("lotka_volterra", {"rate": float("nan")}, "rate"),
+        ("lotka_volterra", {"n_series": 3.0}, "n_series"),
+        ("double_well", {"dt": "0.1"}, "dt"),
         ("van_der_pol", {"substeps": 0}, "substeps"),
         ("double_well", {"sigma": -1.0}, "sigma"),
         ("brusselator", {"correlation": 1.0}, "correlation"),

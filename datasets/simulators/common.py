@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,21 +32,26 @@ class Recipe:
 
 
 def positive(**options: float) -> None:
-    """Refuse options that are not above zero (integers must also be whole)."""
+    """Refuse options that are not above zero."""
     for name, value in options.items():
-        if not np.isfinite(value) or value <= 0:
+        if _number(name, value) <= 0:
             raise ConfigError(f"option {name} is {value}, it must be above zero", variable=name, fix=f"pass {name} > 0")
-        if name.startswith(("n_", "substeps")) and int(value) != value:
-            raise ConfigError(f"option {name} is {value}, it counts things", variable=name, fix="pass an integer")
 
 
 def not_negative(**options: float) -> None:
     """Refuse options below zero."""
     for name, value in options.items():
-        if not np.isfinite(value) or value < 0:
+        if _number(name, value) < 0:
             raise ConfigError(
                 f"option {name} is {value}, it must not be negative", variable=name, fix=f"pass {name} >= 0"
             )
+
+
+def fraction(**options: float) -> None:
+    """Refuse shares outside [0, 1)."""
+    for name, value in options.items():
+        if not 0 <= _number(name, value) < 1:
+            raise ConfigError(f"option {name} is {value}, it is a share", variable=name, fix="pass a number in [0, 1)")
 
 
 def one_of(allowed: tuple[str, ...], **options: str) -> None:
@@ -55,11 +61,14 @@ def one_of(allowed: tuple[str, ...], **options: str) -> None:
             raise ConfigError(f"option {name} is {value!r}", variable=name, fix=f"one of {', '.join(allowed)}")
 
 
-def fraction(**options: float) -> None:
-    """Refuse shares outside [0, 1)."""
-    for name, value in options.items():
-        if not 0 <= value < 1:
-            raise ConfigError(f"option {name} is {value}, it is a share", variable=name, fix="pass a number in [0, 1)")
+def _number(name: str, value: Any) -> float:
+    """``value`` as a finite float; names that count things (``n_...``, ``substeps``) take integers only."""
+    counts = name.startswith("n_") or name == "substeps"
+    wanted = numbers.Integral if counts else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, wanted) or not np.isfinite(float(value)):
+        kind = "an integer" if counts else "a finite number"
+        raise ConfigError(f"option {name} is {value!r}", variable=name, fix=f"pass {kind}")
+    return float(value)
 
 
 def euler_maruyama(
