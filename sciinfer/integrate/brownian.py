@@ -120,6 +120,8 @@ class BrownianPath:
         any other ordered grid, also a descending one, is found by single queries of the same path.
         """
         flat = self._flat_positions(times)
+        if len(flat) < 2:
+            return
         level = self._uniform_level(flat)
         if level is not None:
             yield from self.uniform(level)
