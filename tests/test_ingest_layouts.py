@@ -295,7 +295,7 @@ def test_any_order_of_dims_gives_equal_bits(order):
 @given(st.permutations(list(range(5))))
 def test_row_order_undoes_the_sorting(order):
     ds = _field().isel(time=list(order))
-    schema, out = _calls(ds)
+    _, out = _calls(ds)
     clock = np.tile(ds["time"].values, 3)
     assert (clock[out.row_order] == np.tile(_field()["time"].values, 3)).all()
     assert sorted(out.row_order.tolist()) == list(range(15))
