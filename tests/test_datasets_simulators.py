@@ -78,6 +78,8 @@ def test_noise_and_gaps_are_as_asked_and_leave_the_path(name):
         ("lotka_volterra", {"rate": float("nan")}, "rate"),
         ("lotka_volterra", {"n_series": 3.0}, "n_series"),
         ("double_well", {"dt": "0.1"}, "dt"),
+        ("ornstein_uhlenbeck", {"mu": float("nan")}, "mu"),
+        ("brusselator", {"both": 0.0}, "both"),
         ("van_der_pol", {"substeps": 0}, "substeps"),
         ("double_well", {"sigma": -1.0}, "sigma"),
         ("brusselator", {"correlation": 1.0}, "correlation"),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
+from sciinfer.errors import ConfigError
+
 from ..layouts import contiguous_ragged
-from .common import Recipe, finite, fraction, labelled, not_negative, positive
+from .common import Recipe, finite, fraction, labelled, not_negative, positive, real
 
 __entries__ = [
     {
@@ -60,7 +62,10 @@ def brusselator(
     """
     positive(n_series=n_series, duration=duration, dt=dt, a=a, b=b, rate=rate)
     not_negative(step_sd=step_sd, start_sd=start_sd)
-    fraction(correlation=abs(correlation), unseen=1 - both)
+    real(correlation=correlation, both=both)
+    fraction(correlation=abs(correlation))
+    if not 0 < both <= 1:
+        raise ConfigError(f"option both is {both}, it is a share", variable="both", fix="pass a number in (0, 1]")
     path = _path(seed, n_series, round(duration / dt), dt, (a, b), step_sd, correlation, start_sd)
     rng = RECIPE.stream(seed, "missing")
     seen = rng.random(path.shape[:2]) < rate * dt

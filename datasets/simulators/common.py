@@ -31,6 +31,12 @@ class Recipe:
         return numpy_generator(seed, self.name, purpose)
 
 
+def real(**options: float) -> None:
+    """Refuse options that are not finite numbers."""
+    for name, value in options.items():
+        _number(name, value)
+
+
 def positive(**options: float) -> None:
     """Refuse options that are not above zero."""
     for name, value in options.items():

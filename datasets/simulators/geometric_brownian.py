@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from .common import Recipe, assemble, not_negative, positive
+from .common import Recipe, assemble, not_negative, positive, real
 
 __entries__ = [
     {
@@ -51,6 +51,7 @@ def geometric_brownian(
         51
     """
     positive(n_series=n_series, duration=duration, dt=dt, sigma=sigma, start=start)
+    real(mu=mu)
     not_negative(start_sd=start_sd)
     times = np.arange(round(duration / dt) + 1) * dt
     rng = RECIPE.stream(seed, "path")

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from ..layouts import contiguous_ragged, padded
-from .common import Recipe, assemble, labelled, observed, one_of, positive
+from .common import Recipe, assemble, labelled, observed, one_of, positive, real
 
 __entries__ = [
     {
@@ -53,6 +53,7 @@ def ornstein_uhlenbeck(
         ('obs',)
     """
     positive(n_series=n_series, n_times=n_times, duration=duration, theta=theta, sigma=sigma)
+    real(mu=mu)
     one_of(("grid", "padded", "ragged"), layout=layout)
     parameters = {"theta": theta, "mu": mu, "sigma": sigma, "initial": "stationary", "duration": duration}
     rows = 1 if layout == "grid" else n_series
