@@ -189,7 +189,7 @@ def _variable(part: _Part, var: str, number: int) -> Html:
             zoom = _call(plots.forecast, part.tree, title=f"{what}: the forecast", **place)
             made.append(figure(zoom, name=f"{part.key}f{number}", text=f"{what}: the forecast, enlarged"))
     hidden = total - min(total, MAX_SERIES)
-    note = _note(f"{hidden} more {_plural(hidden, 'series', 'series')} of {var} not shown.") if hidden else ""
+    note = _note(f"Of {var}, {hidden} more {_plural(hidden, 'series', 'series')} not shown.") if hidden else ""
     return join([*made, note])
 
 
@@ -281,9 +281,8 @@ def _plural(n: int, one: str, many: str | None = None) -> str:
 
 def _provenance(parts: list[_Part], extra: Mapping[str, Any]) -> Html:
     general = definitions(extra) if extra else Html()
-    own = [
-        join([el("h3", part.name) if part.name else "", definitions(part.tree.attrs)])
-        for part in parts
-        if part.tree.attrs
-    ]
+    own: list[Html] = []
+    for part in parts:
+        if part.tree.attrs:
+            own += [el("h3", part.name) if part.name else Html(), definitions(part.tree.attrs)]
     return join([general, *own])

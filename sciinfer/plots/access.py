@@ -230,7 +230,7 @@ def _cells(da: xr.DataArray, layout: Layout, cell: Mapping[str, int] | None) -> 
     for dim, index in wanted.items():
         if not -da.sizes[dim] <= index < da.sizes[dim]:
             raise ShapeError(
-                f"size is {da.sizes[dim]}", variable=str(da.name), dim=dim, index=index, fix="count from 0"
+                f"its size is {da.sizes[dim]}", variable=str(da.name), dim=dim, index=index, fix="count from 0"
             )
     return {dim: wanted.get(dim, 0) for dim in layout.extra}
 

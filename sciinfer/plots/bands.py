@@ -204,8 +204,9 @@ def _shade(ax: Axes, one: Panel) -> None:
     start, end = _x(np.array([last, one.time.max()]))
     ax.axvspan(start, end, facecolor=PALETTE["shade"], edgecolor="none", zorder=0)
     ax.axvline(start, color=PALETTE["rule"], linewidth=0.9, zorder=0.5)
+    corner = (ax.convert_xunits(start), 0.97)  # annotate does not convert dates by itself
     note = ax.annotate(
-        "forecast", (start, 0.97), xycoords=ax.get_xaxis_transform(), xytext=(5, 0), textcoords="offset points",
+        "forecast", corner, xycoords=ax.get_xaxis_transform(), xytext=(5, 0), textcoords="offset points",
         va="top", fontsize=8, color=PALETTE["muted"],
     )  # fmt: skip
     note.set_in_layout(False)
