@@ -14,7 +14,7 @@ from ..random import numpy_generator
 from .baselines import BASELINES
 from .blocks import Blocks, check_shapes, score_blocks
 from .forecast import Forecast, Samples
-from .noise import aggregate, noise_floor, resample, spread
+from .noise import aggregate, enough_blocks, noise_floor, resample, spread
 
 #: forecasters with these names are baselines
 BASELINE_NAMES = (*BASELINES, "per_variable_linear")
@@ -168,6 +168,8 @@ def _judge(ds: xr.Dataset, blocks: Mapping[str, Blocks], generator: np.random.Ge
         base = aggregate(blocks[reference], ones, weights)["crps"][:, -2]
         for row, part in enumerate(blocks.values()):
             error[row] = spread((aggregate(part, ones, weights)["crps"][:, -2] - base)[:, None])[0]
+        if not enough_blocks(blocks[reference])[-1]:
+            error[:] = np.nan  # one block resampled is always the same: no noise is not little noise
         pooled = ds["crps_normalised"].isel(channel=-2)
         difference = (pooled - pooled.sel(forecaster=reference)).values
         verdict = [_verdict(d, e) for d, e in zip(difference, error, strict=True)]

@@ -49,7 +49,7 @@ def noise_floor(
     first = next(iter(blocks.values()))
     scale = np.ones(first.entries.shape[1]) if scale is None else scale
     weights = resample(len(first.entries), resamples, generator)
-    enough = _enough(first)
+    enough = enough_blocks(first)
     found = {}
     for name, part in blocks.items():
         scores = aggregate(part, scale, weights)
@@ -66,7 +66,8 @@ def spread(values: Array) -> Array:
     return np.where(n > 1, np.sqrt(square.sum(axis=0) / np.maximum(n - 1, 1)), np.nan)
 
 
-def _enough(blocks: Blocks) -> Array:
+def enough_blocks(blocks: Blocks) -> Array:
+    """``[C + 2]``: whether at least two blocks hold entries, so that resampling shows noise."""
     per_channel = (blocks.entries > 0).sum(axis=0)
     overall = int((blocks.entries.sum(axis=1) > 0).sum())
     return np.concatenate([per_channel, [overall, overall]]) >= 2
