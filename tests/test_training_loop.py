@@ -1,6 +1,7 @@
 import importlib.util
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.base import Loss
 from sciinfer.random import generator
 from sciinfer.training import TrainingConfig, train
+from sciinfer.training.adam import Adam
 from sciinfer.training.batches import Batches, Holdout
 from sciinfer.training.distributed import Team
 from sciinfer.training.interrupt import Interrupts
@@ -110,15 +112,14 @@ def test_lbfgs_steps_back_from_non_finite_points():
 def test_clipping_bounds_the_gradient():
     norms = []
     model, config = Line(), TrainingConfig(steps=3, clip=1e-3, validation=0.0, log_every=1, device="cpu")
-    optimiser_step = torch.optim.Adam.step
+    plain = Adam.step
 
-    def spy(self, closure=None):
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
-        norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
-        return optimiser_step(self, closure)
+    def spy(self, rate):
+        norms.append(float(torch.cat([p.grad.flatten() for p in model.parameters()]).norm()))
+        plain(self, rate)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.Adam, "step", spy)
+        patch.setattr(Adam, "step", spy)
         logged = []
         train(model, lines(), config, seed=0, on_log=lambda step, metrics: logged.append(metrics["gradient_norm"]))
     assert norms == pytest.approx([1e-3] * 3) and min(logged) > 1e-2
@@ -144,6 +145,33 @@ def test_no_observation_is_an_error():
     data = lines()
     with pytest.raises(DataError, match="no observed value"):
         train(Line(), data._replace(mask=torch.zeros_like(data.mask)), QUICK, seed=0)
+
+
+def test_adam_agrees_with_torch():
+    ours = [torch.nn.Parameter(torch.ones(3, dtype=torch.float64)), torch.nn.Parameter(torch.ones(2) + 1j)]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    mine, peer = Adam(ours), torch.optim.Adam(theirs, lr=0.3)
+    noise = generator(0)
+    for step in range(20):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape, generator=noise, dtype=a.dtype) if step % 3 or a is ours[0] else None
+            b.grad = None if a.grad is None else a.grad.clone()
+        mine.step(0.3)
+        peer.step()
+    assert torch.allclose(ours[0], theirs[0], rtol=1e-12) and torch.allclose(ours[1], theirs[1], rtol=1e-5)
+
+
+def test_training_does_not_load_the_compiler():
+    script = """
+import sys, runpy
+toys = runpy.run_path(sys.argv[1])
+from sciinfer.training import train
+model, data, config = toys["noisy_line"]()
+train(model, data, config, seed=0)
+sys.exit("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script, toys.__file__], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # -- randomness

@@ -1,7 +1,9 @@
 import errno
 import importlib.util
+import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -84,9 +86,9 @@ def test_rollback_survives_a_resume(tmp_path):
 
         def loss(self, batch, *, generator, progress=1.0):
             found = super().loss(batch, generator=generator, progress=progress)
-            return Loss(found.value * float("nan"), {}) if self.log_scale[0] < -0.55 else found
+            return Loss(found.value * float("nan"), {}) if self.log_scale.min() < -0.2 else found
 
-    config = TrainingConfig(steps=40, learning_rate=0.1, schedule="constant", validation=0.0, checkpoint_every=1)
+    config = TrainingConfig(steps=400, learning_rate=0.1, schedule="constant", validation=0.0, checkpoint_every=1)
 
     def run(model, **options):
         with pytest.raises(NumericalError) as caught:
@@ -203,19 +205,22 @@ def test_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path):
 # -- kill -9
 
 
-def killed(tmp_path, kills, chance, pause):
-    model, data, config = toys.noisy_line()
-    expected = kill9.digest(model, train(model, data, config, seed=0))
-    found, hit = kill9.run_with_kills(tmp_path / "run", kills, seconds=150 * pause, chance=chance, pause=pause)
-    assert hit > 0, "no kill fell into training"
-    assert found == expected
+def killed(tmp_path, trials, kills, chance, factory=kill9.TOY):
+    command = [sys.executable, kill9.__file__, str(tmp_path), "--factory", factory, "--pause", "0.002"]
+    command += ["--trials", str(trials), "--kills", str(kills), "--chance", str(chance)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["undisturbed"]) == 64, done.stderr
+    assert found["digests"] == [found["undisturbed"]] * trials, done.stderr
+    assert found["hits"] >= trials * kills / 3, "too few kills fell into training"
 
 
-def test_kill9_three_times_then_resume_is_bit_equal(tmp_path):
-    killed(tmp_path, 3, chance=1, pause=0.003)
+def test_kill9_then_resume_is_bit_equal(tmp_path):
+    killed(tmp_path, trials=3, kills=1, chance=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("chance", range(10))
-def test_kill9_thirty_times_then_resume_is_bit_equal(tmp_path, chance):
-    killed(tmp_path, 3, chance=100 + chance, pause=0.01)
+@pytest.mark.parametrize("name", ["noisy_line", "noisy_line_lbfgs"])
+def test_kill9_at_thirty_moments_then_resume_is_bit_equal(tmp_path, name):
+    killed(tmp_path, trials=15, kills=2, chance=7, factory=kill9.TOY.replace("noisy_line", name))

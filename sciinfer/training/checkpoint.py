@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, ConfigError, ResourceError
+from ..labelled import storage
 from ..labelled.series import SeriesBatch
+from .adam import Optimiser
 from .config import RESUMABLE, TrainingConfig
 from .history import History
 from .state import clone, flatten, unflatten
@@ -62,7 +64,7 @@ class TrainState:
 class Snapshot:
     """Weights, optimiser and counters at one moment, in memory."""
 
-    def __init__(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainState) -> None:
+    def __init__(self, model: nn.Module, optimiser: Optimiser, state: TrainState) -> None:
         self.weights = clone(model.state_dict())
         self._optimiser = clone(optimiser.state_dict())
         self._counters = state.counters()
@@ -72,7 +74,7 @@ class Snapshot:
         """Completed steps at that moment."""
         return int(self._counters["step"])
 
-    def restore(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainState) -> None:
+    def restore(self, model: nn.Module, optimiser: Optimiser, state: TrainState) -> None:
         """Go back."""
         model.load_state_dict(self.weights)
         optimiser.load_state_dict(clone(self._optimiser))
@@ -125,9 +127,7 @@ class Identity:
         return changed
 
 
-def save(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainState, identity: Identity
-) -> None:
+def save(folder: Path, model: nn.Module, optimiser: Optimiser, state: TrainState, identity: Identity) -> None:
     """Write a checkpoint of this moment; the one before stays until the new one is whole.
 
     Raises:
@@ -139,8 +139,6 @@ def save(
         "state": state.to_tree(),
         "identity": identity.to_tree(),
     }
-    from ..labelled import storage
-
     tensors, structure = flatten(tree, "run")
     try:
         storage.save_checkpoint(folder, state.step, tensors, {"run": structure})
@@ -157,7 +155,7 @@ def exists(folder: Path) -> bool:
 
 
 def load(
-    folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, identity: Identity, device: torch.device
+    folder: Path, model: nn.Module, optimiser: Optimiser, identity: Identity, device: torch.device
 ) -> tuple[TrainState, list[str]]:
     """Put model and optimiser into the newest valid checkpoint's state.
 
@@ -168,8 +166,6 @@ def load(
         CheckpointError: none is valid, or it belongs to another model or other data.
         ConfigError: it was made with another seed or with options that a resumed run cannot change.
     """
-    from ..labelled import storage
-
     _, tensors, saved = storage.load_checkpoint(folder)
     tree = unflatten(tensors, saved["run"])
     changed = identity.check(tree["identity"])

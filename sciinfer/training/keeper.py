@@ -11,6 +11,7 @@ from torch import nn
 
 from ..errors import CheckpointError
 from . import checkpoint
+from .adam import Optimiser
 from .checkpoint import Identity, TrainState
 from .config import TrainingConfig
 
@@ -51,7 +52,7 @@ class Keeper:
         counted = self._every is not None and step % self._every == 0
         return counted or (self._seconds is not None and time.monotonic() - self._when >= self._seconds)
 
-    def save(self, model: nn.Module, optimiser: torch.optim.Optimizer, state: TrainState) -> None:
+    def save(self, model: nn.Module, optimiser: Optimiser, state: TrainState) -> None:
         """Write the state, unless that step is the newest checkpoint already."""
         if self.folder is None or not self._leads or state.step == self._step:
             return
@@ -60,9 +61,7 @@ class Keeper:
         if self._told is not None:
             self._told(self.folder, state.step)
 
-    def load(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, device: torch.device
-    ) -> tuple[TrainState, list[str]] | None:
+    def load(self, model: nn.Module, optimiser: Optimiser, device: torch.device) -> tuple[TrainState, list[str]] | None:
         """The newest valid checkpoint put into model and optimiser; None if there is none yet.
 
         Raises:

@@ -20,7 +20,7 @@ from .history import History
 from .interrupt import Interrupts
 from .keeper import Keeper, OnCheckpoint
 from .objective import Evaluation, Objective, Stream
-from .optim import Stepper, blame, learning_rate, make_optimiser
+from .optim import Stepper, blame, learning_rate
 from .progress import Progress
 from .state import clone
 
@@ -128,9 +128,7 @@ class _Run:
             mixed=config.precision == "bf16-mixed",
             compiled=config.compile,
         )
-        parameters = self.objective.parameters
-        optimiser = make_optimiser(config, parameters or [torch.nn.Parameter(torch.zeros(()))])
-        self.stepper = Stepper(optimiser, parameters, config.clip)
+        self.stepper = Stepper(config, self.objective.parameters)
 
     def resume(self) -> None:
         """Go back to the newest checkpoint."""

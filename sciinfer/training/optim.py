@@ -1,4 +1,4 @@
-"""Optimisers whose steps are bit-stable, and a learning rate that is a pure function of the step."""
+"""One checked step of either optimiser, and a learning rate that is a pure function of the step."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import NumericalError
+from .adam import Adam
 from .config import TrainingConfig
 from .objective import Evaluation, clip
 
@@ -37,14 +38,11 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.rate * warm * (_FLOOR + (1 - _FLOOR) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def make_optimiser(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam without fused or batched kernels (their order of sums may change), or L-BFGS with a strong Wolfe search."""
-    if config.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=config.rate, foreach=False, fused=False)
-    # one iteration per call, so that every iteration can be checked and resumed
+def lbfgs(parameters: Sequence[nn.Parameter], rate: float) -> torch.optim.LBFGS:
+    """L-BFGS with a strong Wolfe search, one iteration per call, so that every iteration can be checked and resumed."""
     return torch.optim.LBFGS(
         parameters,
-        lr=config.rate,
+        lr=rate,
         max_iter=1,
         max_eval=25,
         tolerance_grad=0.0,
@@ -58,27 +56,26 @@ class Stepper:
     """One update from an evaluation whose gradient is in ``.grad``.
 
     Args:
-        optimiser: from :func:`make_optimiser`.
-        parameters: what it updates.
-        limit: largest norm of the gradient (Adam).
+        config: which optimiser, and the clipping.
+        parameters: what it updates; may be empty, then it is never called.
     """
 
-    def __init__(
-        self, optimiser: torch.optim.Optimizer, parameters: list[nn.Parameter], limit: float | None = None
-    ) -> None:
-        self.optimiser, self.parameters, self.limit = optimiser, parameters, limit
+    def __init__(self, config: TrainingConfig, parameters: list[nn.Parameter]) -> None:
+        self.parameters, self._limit = parameters, config.clip
+        line_search = config.optimiser == "lbfgs" and bool(parameters)
+        self.optimiser: Adam | torch.optim.LBFGS = lbfgs(parameters, config.rate) if line_search else Adam(parameters)
 
     def update(self, first: Evaluation, evaluate: Evaluate, rate: float) -> Evaluation | None:
         """Change the parameters; returns the evaluation at the new ones if it is known already (gradient in place)."""
+        if isinstance(self.optimiser, Adam):
+            clip(self.parameters, first.norm, self._limit)
+            self.optimiser.step(rate)
+            return None
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        if isinstance(self.optimiser, torch.optim.LBFGS):
-            search = _LineSearch(self.parameters, first, evaluate)
-            self.optimiser.step(search)
-            return search.known()
-        clip(self.parameters, first.norm, self.limit)
-        self.optimiser.step()
-        return None
+        search = _LineSearch(self.parameters, first, evaluate)
+        self.optimiser.step(search)
+        return search.known()
 
 
 class _LineSearch:

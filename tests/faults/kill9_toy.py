@@ -1,10 +1,13 @@
-"""Train until killed, resume until done, print a digest of everything a run leaves behind.
+"""Kill training at random moments, resume it, and compare everything it leaves behind with an undisturbed run.
 
-    python tests/faults/kill9_toy.py FOLDER [--factory FILE.py:function] [--pause SECONDS] [--seed N]
+    python tests/faults/kill9_toy.py FOLDER [--factory FILE.py:function] [--trials N] [--kills K]
+        [--chance C] [--pause S]
 
-The factory returns ``(model, data, config)``. ``--pause`` sleeps after each step, so that a kill at a random moment
-falls into training. The last line is ``digest HEX``: weights, losses, terms and validation, bit by bit.
-:func:`run_with_kills` is the driver for tests: it kills the script, resumes, and returns the digest.
+The factory returns ``(model, data, config)``. The script trains undisturbed once, then makes ``--trials`` runs, each
+killed with SIGKILL ``--kills`` times at a uniformly random moment (seed ``--chance``) and resumed to its end. With
+``--pause`` it sleeps after each step. Every training is a process of its own, forked before any work, so that the
+imports are paid once. The last line is JSON: the undisturbed digest, one digest per trial, and how many kills fell
+before the end.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import json
+import os
 import random
-import subprocess
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -44,43 +50,68 @@ def digest(model: Any, history: Any) -> str:
     return found.hexdigest()
 
 
-def train_once(folder: Path, factory: str, pause: float, seed: int) -> str:
+def train_once(folder: Path, factory: str, pause: float) -> str:
     import torch
 
     from sciinfer.training import train
 
     torch.set_num_threads(1)
     model, data, config = load_factory(factory)()
-    sys.stdout.write("started\n")
-    sys.stdout.flush()
 
     def slow(done: int, total: int, metrics: Any) -> None:
         time.sleep(pause)
 
-    history = train(model, data, config, seed=seed, folder=folder, resume=folder.is_dir(), progress=slow)
+    history = train(model, data, config, seed=0, folder=folder, resume=folder.is_dir(), progress=slow)
     return digest(model, history)
 
 
-def run_with_kills(
-    folder: Path, kills: int, *, seconds: float, factory: str = TOY, pause: float = 0.01, seed: int = 0, chance: int = 0
+def fork(folder: Path, factory: str, pause: float) -> int:
+    """Train in a child; its digest is left beside the folder."""
+    child = os.fork()
+    if child:
+        return child
+    status = 1
+    try:
+        folder.with_suffix(".digest").write_text(train_once(folder, factory, pause))
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def finish(folder: Path, factory: str, pause: float) -> str:
+    """Train, or go on, to the end."""
+    _, status = os.waitpid(fork(folder, factory, pause), 0)
+    return folder.with_suffix(".digest").read_text() if status == 0 else f"exit status {status}"
+
+
+def kill_and_resume(
+    folder: Path, factory: str, pause: float, kills: int, seconds: float, moments: random.Random
 ) -> tuple[str, int]:
-    """Kill the script ``kills`` times, each at a random moment within ``seconds`` of the start of training, then let it
-    finish. Returns the digest and how many kills fell before the end."""
-    moments, hit = random.Random(chance), 0
-    command = [sys.executable, str(HERE), str(folder), "--factory", factory, "--pause", str(pause), "--seed", str(seed)]
+    hits = 0
     for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        if process.stdout is None:
-            raise RuntimeError("no pipe")
-        process.stdout.readline()
+        child = fork(folder, factory, pause)
         time.sleep(moments.uniform(0, seconds))
-        process.kill()
-        process.stdout.close()
-        hit += process.wait() == -9
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
-    return done.stdout.split()[-1], hit
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        hits += os.WIFSIGNALED(status)
+    return finish(folder, factory, pause), hits
+
+
+def main(folder: Path, factory: str, pause: float, trials: int, kills: int, chance: int) -> dict[str, Any]:
+    import sciinfer.training  # noqa: F401 - before the forks
+
+    moments, begun = random.Random(chance), time.monotonic()
+    undisturbed = finish(folder / "undisturbed", factory, pause)
+    seconds = time.monotonic() - begun
+    found = [kill_and_resume(folder / f"trial{i}", factory, pause, kills, seconds, moments) for i in range(trials)]
+    return {
+        "undisturbed": undisturbed,
+        "digests": [digest for digest, _ in found],
+        "hits": sum(hits for _, hits in found),
+        "seconds": seconds,
+    }
 
 
 if __name__ == "__main__":
@@ -88,7 +119,8 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--factory", default=TOY)
     parser.add_argument("--pause", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--trials", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=1)
+    parser.add_argument("--chance", type=int, default=0)
     chosen = parser.parse_args()
-    found = train_once(chosen.folder, chosen.factory, chosen.pause, chosen.seed)
-    sys.stdout.write(f"digest {found}\n")
+    sys.stdout.write(json.dumps(main(**vars(chosen))) + "\n")

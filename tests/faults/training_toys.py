@@ -18,7 +18,8 @@ class Line(Model):
 
     def __init__(self, channels: int = 2, *, jitter: float = 0.0) -> None:
         super().__init__()
-        self.line = nn.utils.skip_init(nn.Linear, 1, channels, dtype=torch.float64)  # the default reads the global state
+        # the default initialisation would read the global random state
+        self.line = nn.utils.skip_init(nn.Linear, 1, channels, dtype=torch.float64)
         noise = generator(5, "init")
         with torch.no_grad():
             self.line.weight.copy_(torch.randn(channels, 1, generator=noise, dtype=torch.float64))
