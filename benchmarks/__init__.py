@@ -1,0 +1,1 @@
+"""Side-by-side measurements with peers: ``python -m benchmarks NAME``. A module with ``rows()`` is a benchmark."""
