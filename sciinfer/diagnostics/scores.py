@@ -49,7 +49,7 @@ __entries__ = [
         "name": "coverage",
         "target": "coverage",
         "summary": "Share of truths inside the central interval; best is the interval's own probability.",
-        "orientation": "nominal",
+        "orientation": "target",
         "options": {"prob": "probability of the interval, default 0.9"},
     },
     {
