@@ -24,6 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DENIED = (errno.EROFS, errno.EACCES, errno.EPERM)
 _LEFTOVER = re.compile(r"^\.(?P<name>.+)\.(?P<role>tmp|old|prev)-(?P<pid>\d+)-\d+$")
 _STALE_SECONDS = 86400.0
+_PATIENCE = 20
 _active: set[Path] = set()
 
 
@@ -158,9 +159,18 @@ def _temporary(target: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
+        _discard(path)
+        _active.discard(path)
+
+
+def _discard(path: Path) -> None:
+    """Remove a temporary; a library's own threads may go on writing into it for a moment after it has failed."""
+    for _ in range(_PATIENCE):
         with contextlib.suppress(OSError):
             _remove(path)
-        _active.discard(path)
+        if not os.path.lexists(path):
+            return
+        time.sleep(0.05)
 
 
 def _swap(new: Path, target: Path, owned: Collection[str] | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import json
@@ -118,7 +119,23 @@ def _to_zarr(obj: xr.Dataset | xr.DataTree, place: Path) -> None:
 
     with zarr.config.set({"array.write_empty_chunks": True}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-        _portable(obj, _open_ended_text).to_zarr(place, mode="w", consolidated=False, zarr_format=3)
+        try:
+            _portable(obj, _open_ended_text).to_zarr(place, mode="w", consolidated=False, zarr_format=3)
+        except BaseException:
+            _drain_zarr()
+            raise
+
+
+def _drain_zarr() -> None:
+    """Wait for zarr's other writes: after one has failed they run on, and would make the removed folder anew."""
+    from zarr.core.sync import sync
+
+    async def drain() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=10.0)
+
+    sync(drain())
 
 
 def _refuse_foreign(target: Path) -> None:

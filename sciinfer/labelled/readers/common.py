@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,9 +115,33 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def load_dataset(path: Path, engine: str, **options: object) -> xr.Dataset:
-    """Open with xarray, load everything, close."""
-    with xr.open_dataset(path, engine=engine, **options) as opened:  # type: ignore[arg-type]
-        return opened.load()
+    """Open with xarray, load everything, close.
+
+    Raises:
+        ReadError: times that cannot be decoded (names the variable).
+    """
+    try:
+        with xr.open_dataset(path, engine=engine, **options) as opened:  # type: ignore[arg-type]
+            return opened.load()
+    except (ValueError, OverflowError) as err:
+        if "decode" not in str(err):
+            raise
+        raise ReadError(
+            f"the times in {path} cannot be decoded: {err}",
+            variable=_undecodable(path, engine, options),
+            code="read/times",
+            fix="repair its attributes 'units' (as in 'days since 2000-01-01') and 'calendar'",
+        ) from err
+
+
+def _undecodable(path: Path, engine: str, options: Mapping[str, object]) -> str | None:
+    with xr.open_dataset(path, engine=engine, decode_times=False, **options) as opened:  # type: ignore[arg-type]
+        for name, variable in opened.variables.items():
+            try:
+                xr.decode_cf(xr.Dataset({name: variable})).load()
+            except (ValueError, OverflowError):
+                return str(name)
+    return None
 
 
 def load_tree(path: Path, engine: str, **options: object) -> xr.DataTree:

@@ -61,7 +61,7 @@ def _walk(h5py: Any, file: Any) -> list[Any]:
 def _size(dataset: Any) -> int:
     if dataset.external or dataset.is_virtual:
         raise Refused(f"its variable {dataset.name!r} keeps its data in other files")
-    if dataset.shape is None:
+    if dataset.shape is None or _is_bare_dimension(dataset):
         return 0
     width = dataset.dtype.itemsize
     if dataset.dtype.kind in "iu" and any(name in dataset.attrs for name in _PACKED):
@@ -70,6 +70,12 @@ def _size(dataset: Any) -> int:
     for length in dataset.shape:
         count *= int(length)
     return count * width
+
+
+def _is_bare_dimension(dataset: Any) -> bool:
+    """A dimension without coordinate: netCDF-4 stores it as an empty variable that is never read."""
+    name = dataset.attrs.get("NAME", b"")
+    return isinstance(name, bytes) and name.startswith(b"This is a netCDF dimension but not a netCDF variable")
 
 
 def _read_through(h5py: Any, file: Any, datasets: list[Any], contents: bool) -> int:

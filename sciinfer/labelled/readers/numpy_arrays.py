@@ -21,7 +21,7 @@ __entries__ = [
         "target": "read_numpy",
         "summary": "npz and npy files that hold plain numbers",
         "suffixes": (".npz", ".npy"),
-        "magic": (b"\x93NUMPY",),
+        "magic": (b"\x93NUMPY", b"PK\x03\x04"),
     },
 ]
 
