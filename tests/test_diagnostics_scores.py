@@ -173,6 +173,16 @@ def test_labels_must_agree(metric):
         metric(truth, sample.rename(draw="sample"))
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_one_forecast_serves_every_entry_of_a_further_dim(metric):
+    truth, sample = pair()
+    two = xr.concat([truth, truth + 1.0], dim="series")
+    kept = {"across": "time", "over": []} if metric is energy_score else {"over": "time"}
+    both = metric(two, sample, **kept)
+    assert both.dims == ("series",)
+    np.testing.assert_allclose(both[1], metric(truth + 1.0, sample, **kept), atol=1e-14)
+
+
 def test_units_travel_and_over_selects_dims():
     truth, sample = pair()
     assert crps(truth, sample).attrs["units"] == "K"

@@ -28,7 +28,10 @@ def entries(core: Core, truth: xr.DataArray, sample: xr.DataArray, dim: Dims) ->
 
 
 def prepared(truth: xr.DataArray, sample: xr.DataArray, dim: Dims) -> tuple[xr.DataArray, xr.DataArray, list[str]]:
-    """Both in float64 and memory, exactly aligned, finite where it matters; and the names of the draws' dims."""
+    """Both in float64 and memory, exactly aligned, finite where it matters; and the names of the draws' dims.
+
+    A dim that only the truth has means the same forecast for each of its entries.
+    """
     draws = names_of(dim)
     _subset(draws, sample, "the sample")
     extra = [str(d) for d in sample.dims if d not in truth.dims and d not in draws]
@@ -38,13 +41,14 @@ def prepared(truth: xr.DataArray, sample: xr.DataArray, dim: Dims) -> tuple[xr.D
             dim=extra[0],
             fix=f"pass dim={(*extra, *draws)} if it counts draws, or select one of its entries",
         )
-    _subset([str(d) for d in truth.dims], sample, "the sample")
     try:
         truth, sample = xr.align(_floats(truth), _floats(sample), join="exact", copy=False)
     except ValueError as err:
         raise ShapeError(
             f"the labels of truth and sample differ: {err}", fix="select the same labels, for example by xr.align"
         ) from err
+    sample = sample.expand_dims({d: truth.sizes[d] for d in truth.dims if d not in sample.dims})
+    sample = sample.assign_coords({d: truth[d] for d in truth.dims if d in truth.indexes})
     sample = sample.transpose(*truth.dims, *draws)
     _check_finite(truth, sample, len(draws))
     return truth, sample, draws
