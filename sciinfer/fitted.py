@@ -295,7 +295,7 @@ class Fitted:
     def _attrs(self, seed: int, given: xr.Dataset) -> dict[str, Any]:
         return {
             "sciinfer_version": __version__,
-            "torch_version": torch.__version__,
+            "torch_version": str(torch.__version__),
             "model": self.name,
             "config": {"options": self.options, "training": self.training},
             "seed": seed,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..gp.kernels import Kernel
-from ..statespace.discretise import unique_steps
+from ..statespace.discretise import discretise, unique_steps
 from .base import LinearProcess
 
 
@@ -82,4 +82,30 @@ class KernelProcess(LinearProcess):
     def initial(self) -> tuple[Tensor, Tensor]:
         """``N(0, P0)``."""
         P0 = self.kernel.initial()
+        return torch.zeros_like(P0[0]), P0
+
+
+class KnownLinear(LinearProcess):
+    """``dz = F z dt + dW`` with covariance rate ``D`` and start ``N(0, P0)``, all given and fixed.
+
+    Example:
+        >>> one = torch.ones(1, 1, dtype=torch.float64)
+        >>> KnownLinear(-one, 2 * one, one).dim
+        1
+    """
+
+    def __init__(self, F: Tensor, D: Tensor, P0: Tensor) -> None:
+        super().__init__()
+        self.dim = F.shape[0]
+        for name, value in (("F", F), ("D", D), ("P0", P0)):
+            self.register_buffer(name, value)
+
+    def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """By series and doublings."""
+        F, D = self.get_buffer("F"), self.get_buffer("D")
+        return unique_steps(dt, lambda step: discretise(F, D, step))
+
+    def initial(self) -> tuple[Tensor, Tensor]:
+        """``N(0, P0)``."""
+        P0 = self.get_buffer("P0")
         return torch.zeros_like(P0[0]), P0

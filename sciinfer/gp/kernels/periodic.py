@@ -19,6 +19,7 @@ __entries__ = [
         "options": {
             "period": "time",
             "harmonics": "number of harmonics",
+            "variance": "signal units squared, all harmonics together",
             "lengthscale": "time over which the pattern changes, None = never",
         },
     },
