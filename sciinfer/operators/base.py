@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
@@ -90,6 +91,11 @@ class _SelfChecked(ABCMeta):
 
             check_operator(built)
         return built
+
+    @property
+    def __signature__(cls) -> inspect.Signature:  # what help() and editors show: the constructor's own arguments
+        own = list(inspect.signature(cls.__init__).parameters.values())
+        return inspect.Signature(own[1:])
 
 
 class Operator(nn.Module, ABC, metaclass=_SelfChecked):

@@ -82,6 +82,8 @@ class Convolution(Operator):
 
     def _filter(self, x: Tensor, *, conjugate: bool) -> Tensor:
         sizes = self.domain.concrete(0)
+        if not x.numel():
+            return x.new_zeros(*x.shape[: x.ndim - len(sizes)], *sizes)
         transfer = self._transfer(x)
         spectrum = torch.fft.rfftn(x, dim=self._axes) * (transfer.conj() if conjugate else transfer)
         return torch.fft.irfftn(spectrum, s=sizes, dim=self._axes)

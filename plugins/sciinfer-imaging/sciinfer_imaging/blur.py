@@ -58,6 +58,8 @@ class GaussianBlur(Operator):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., y, x]`` to ``[..., y, x]``."""
         self.domain.check(x)
+        if not x.numel():
+            return x
         spectrum = torch.fft.rfft2(x, s=self._size) * self.gain.to(x)
         return torch.fft.irfft2(spectrum, s=self._size)[..., : x.shape[-2], : x.shape[-1]]
 
