@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -427,6 +428,19 @@ def test_a_loss_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
     history = train(Line(), lines(), config, seed=0)
     assert history.loss == train(Line(), lines(), QUICK, seed=0).loss
     assert "could not be compiled" in history.notices[0]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
+def test_compiled_training_gives_the_same_losses():
+    model, data, config = toys.noisy_line()
+    options = {**config.to_dict(), "steps": 12}
+    losses = []
+    for compiled in (False, True):
+        history = train(Line(jitter=0.05), data, TrainingConfig.from_dict({**options, "compile": compiled}), seed=0)
+        losses.append(history.loss)
+    assert history.notices == [] and losses[1] == pytest.approx(losses[0], abs=1e-10)
 
 
 # -- limits and signals

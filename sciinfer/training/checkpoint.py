@@ -150,8 +150,8 @@ def save(folder: Path, model: nn.Module, optimiser: Optimiser, state: TrainState
 
 
 def exists(folder: Path) -> bool:
-    """True if the folder holds anything that looks like a checkpoint."""
-    return any(folder.glob("ckpt-*"))
+    """True if the folder holds checkpoints, valid or not."""
+    return bool(storage.checkpoint_steps(folder))
 
 
 def load(

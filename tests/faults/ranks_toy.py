@@ -3,9 +3,9 @@
     python tests/faults/ranks_toy.py FOLDER CASE:RANKS ...
 
 Ranks are forked, so that the imports are paid once; each leaves ``FOLDER/CASERANKS/rankN.json``. Cases: ``plain`` (7
-series, unequal shares), ``single`` (1 series, so that other ranks have none), ``batches`` (mini-batches of 3), ``lbfgs``,
-``validation``, ``greedy`` (one rank has no memory), ``raises`` (the model of one rank has a bug), ``nan`` (one rank's
-loss breaks once), ``stop`` (one rank is interrupted).
+series, unequal shares), ``single`` (1 series, so that other ranks have none), ``batches`` (mini-batches of 3),
+``lbfgs``, ``validation``, ``greedy`` (one rank has no memory), ``raises`` (the model of one rank has a bug), ``nan``
+(one rank's loss breaks once), ``stop`` (one rank is interrupted).
 """
 
 from __future__ import annotations

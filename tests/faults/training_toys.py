@@ -13,17 +13,24 @@ from sciinfer.random import generator
 from sciinfer.training import TrainingConfig
 
 
+class Affine(nn.Module):
+    """``nn.Linear``, whose own initialisation would read the global random state."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros_like(weight[:, 0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight, self.bias)
+
+
 class Line(Model):
     """``y = a + b t + noise``; ``jitter`` adds draws to the loss as a sampled ELBO would."""
 
     def __init__(self, channels: int = 2, *, jitter: float = 0.0) -> None:
         super().__init__()
-        # the default initialisation would read the global random state
-        self.line = nn.utils.skip_init(nn.Linear, 1, channels, dtype=torch.float64)
-        noise = generator(5, "init")
-        with torch.no_grad():
-            self.line.weight.copy_(torch.randn(channels, 1, generator=noise, dtype=torch.float64))
-            self.line.bias.zero_()
+        self.line = Affine(torch.randn(channels, 1, generator=generator(5, "init"), dtype=torch.float64))
         self.log_scale = nn.Parameter(torch.zeros(channels, dtype=torch.float64))
         self.jitter = jitter
         self.initialised = 0
