@@ -223,6 +223,12 @@ def test_probe_runs_without_the_package(tmp_path):
     assert done.stdout.startswith('{"declared": ')
 
 
+def test_plain_hdf5_without_dimensions(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["y"] = np.arange(6.0).reshape(2, 3)
+    assert read(tmp_path / "a.h5")["y"].shape == (2, 3)
+
+
 def test_undecodable_times_are_named(tmp_path):
     given = xr.Dataset({"y": ("t", np.ones(2))}, coords={"t": ("t", [0, 1], {"units": "days since yesterday"})})
     given.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")

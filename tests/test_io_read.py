@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-from sciinfer.errors import ConfigError, DependencyError, NameNotFoundError, PluginError, ReadError
+from sciinfer.errors import ConfigError, DependencyError, NameNotFoundError, PluginError, ReadError, SciInferWarning
 from sciinfer.extend import PluginInfo, PluginManager, ReaderEntry, Registry, registry
 from sciinfer.labelled import io as checked
 from sciinfer.labelled.io import Limits, read, read_tree, reader_for
@@ -176,12 +176,40 @@ def test_dates_become_datetimes_and_other_text_stays(tmp_path):
         ("t,y,t\n1,2,3\n", "more than one column 't'"),
         ("t,y\n1,\x00\n", "zero bytes"),
         ("\n\n", "is empty"),
+        ("# only a comment\n", "is empty"),
     ],
 )
 def test_tables_that_would_be_misread(tmp_path, text, match):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ReadError, match=match):
         read(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("text", ["# note, here\n#t, y\n1,2\n3,4\n", "# note\n\nt, y\r\n1, 2\r\n3, 4\r\n"])
+def test_comments_before_the_table(tmp_path, text):
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    pd.testing.assert_frame_equal(read(tmp_path / "a.csv"), pd.DataFrame({"t": [1, 3], "y": [2, 4]}))
+
+
+@pytest.mark.parametrize("text", ["1,2\n3,4\n", "# a note\n1,2\n3,4\n"])
+def test_a_table_without_header_loses_no_row(tmp_path, text):
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.warns(SciInferWarning, match="column_0 to column_1"):
+        table = read(tmp_path / "a.csv")
+    pd.testing.assert_frame_equal(table, pd.DataFrame({"column_0": [1, 3], "column_1": [2, 4]}))
+
+
+def test_short_lines_are_told(tmp_path):
+    (tmp_path / "a.csv").write_text("t,y\n1,2\n3\n5,6\n")
+    with pytest.warns(SciInferWarning, match=r"1 lines .* data line 1"):
+        table = read(tmp_path / "a.csv")
+    assert table["y"].isna().tolist() == [False, True, False]
+
+
+def test_quoted_fields_and_an_index_column(tmp_path):
+    pd.DataFrame({"name": ['a "q", b\nc', "d"], "y": [1.0, 2.0]}).to_csv(tmp_path / "a.csv")
+    table = read(tmp_path / "a.csv")
+    assert list(table.columns) == ["Unnamed: 0", "name", "y"] and table["name"][0] == 'a "q", b\nc'
 
 
 def test_text_in_another_encoding(tmp_path):

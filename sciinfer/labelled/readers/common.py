@@ -32,7 +32,7 @@ class Limits:
     """
 
     max_bytes: int | None = None
-    timeout: float = 60.0
+    timeout: float = 20.0
     trusted: bool = False
 
     @property
@@ -111,7 +111,7 @@ def reading(path: Path) -> Iterator[None]:
     except MemoryError as err:
         raise ReadError(f"{path} does not fit into memory", code="read/too-large", fix="select a part of it") from err
     except Exception as err:
-        raise damaged(path, f"{type(err).__name__}: {err}") from err
+        raise damaged(path, f"{type(err).__name__}: {' '.join(str(err).split())}") from err
 
 
 def load_dataset(path: Path, engine: str, **options: object) -> xr.Dataset:

@@ -38,7 +38,7 @@ def read_netcdf4(path: Path, *, limits: Limits) -> xr.Dataset:
     """
     probe(path, limits)
     with reading(path):
-        dataset = load_dataset(path, "h5netcdf")
+        dataset = load_dataset(path, "h5netcdf", phony_dims="sort")
         if not dataset.variables and (groups := _groups(path)):
             raise ReadError(
                 f"{path} holds its data in groups: {', '.join(groups)}",
@@ -52,7 +52,7 @@ def read_netcdf4_tree(path: Path, *, limits: Limits) -> xr.DataTree:
     """Read all groups of a netCDF-4 file into memory."""
     probe(path, limits)
     with reading(path):
-        return load_tree(path, "h5netcdf")
+        return load_tree(path, "h5netcdf", phony_dims="sort")
 
 
 def probe(path: Path, limits: Limits) -> None:
