@@ -93,12 +93,11 @@ def check_metrics_proper(case: Case, entry: MetricEntry) -> None:
     """A proper score prefers the true distribution to shifted, too wide and too narrow ones."""
     skip_unless(entry.proper, "it is not declared proper")
     sign = 1.0 if entry.orientation == "lower" else -1.0
-    size = {"draws": 120, "times": 600}
-    best = sign * _mean(_score(case, entry, *toys.forecast(**size)))
+    best = sign * _mean(_score(case, entry, *toys.forecast(120, 600)))
     for label, change in {
         "shifted": {"shift": 1.0},
         "too wide": {"spread": 2.5},
         "too narrow": {"spread": 0.3},
     }.items():
-        other = sign * _mean(_score(case, entry, *toys.forecast(**size, **change)))
+        other = sign * _mean(_score(case, entry, *toys.forecast(120, 600, **change)))
         expect(best < other, f"a {label} forecast scores {other:.4g}, the true one {best:.4g}", fix="set proper=False")

@@ -1,4 +1,4 @@
-"""``pytest --sciinfer-conformance NAME``: run the conformance kit over one plugin or ``core``. Imports nothing heavy."""
+"""``pytest --sciinfer-conformance NAME``: run the conformance kit over a plugin or ``core``. Imports nothing heavy."""
 
 from __future__ import annotations
 

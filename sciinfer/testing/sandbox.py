@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-_ALLOWED = ("__pycache__", "/dev/", "/proc/", "fontlist", "torchinductor")
+_ALLOWED = ("__pycache__", "/dev/", "/proc/", "/matplotlib", "torchinductor")
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Record:
     warned: list[warnings.WarningMessage] = field(default_factory=list)
 
 
-class NetworkBlocked(OSError):
+class NetworkBlockedError(OSError):
     """Raised in place of a connection while the sandbox is up."""
 
 
@@ -86,12 +86,12 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
     record = _active[-1]
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
         record.network.append(f"{event} {args[-1] if event == 'socket.connect' else args[0]}")
-        raise NetworkBlocked("the conformance kit blocks the network")
+        raise NetworkBlockedError("the conformance kit blocks the network")
     if event == "open":
         _note_open(record, args)
     elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.rename") and args[-1] in (-1, None):
         _note_path(record, args[0])  # a path relative to an open folder was noted when the folder was made
-    elif event in ("subprocess.Popen", "os.system", "os.fork"):
+    elif event in ("subprocess.Popen", "os.system") and args[0] not in (sys.executable, sys.executable.encode()):
         record.processes.append(f"{event} {args[:1]}")
 
 
@@ -106,7 +106,7 @@ def _note_path(record: Record, path: Any) -> None:
     if not isinstance(path, (str, bytes, os.PathLike)):
         return
     text = os.path.abspath(os.fsdecode(path))
-    inside = text.startswith(os.path.realpath(tempfile.gettempdir())) or text.startswith(tempfile.gettempdir())
+    inside = text.startswith((os.path.realpath(tempfile.gettempdir()), tempfile.gettempdir()))
     if not inside and not any(part in text for part in _ALLOWED):
         record.writes.append(text)
 

@@ -116,14 +116,15 @@ _PLAIN = [
     "solLum",
     "U",
     "IU",
-    "mEq",
+    "mEq USD EUR GBP JPY CHF CNY AUD CAD NZD SGD",
 ]
 _PREFIXES = ["Y", "Z", "E", "P", "T", "G", "M", "k", "h", "da", "d", "c", "m", "u", "µ", "n", "p", "f", "a", "z", "y"]
+_FACTOR = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
 _TOKEN = re.compile(r"(?P<symbol>[A-Za-zµ%_]+|1)(?:(?:\*\*|\^)?(?P<power>[+-]?\d+))?$")
 
 
 def parses(text: str) -> bool:
-    """True if ``text`` is a product of known units.
+    """True if ``text`` is a product of known units, with a factor of its own if need be (``1e8 m3``).
 
     Example:
         >>> parses("kg m-2 s^-1"), parses("mmol/L"), parses("furlongz")
@@ -132,6 +133,8 @@ def parses(text: str) -> bool:
     if not isinstance(text, str) or not text.strip():
         return False
     parts = [part for part in re.split(r"\s*[*·/]\s*|\s+", re.sub(r"\*\*", "^", text.strip())) if part]
+    if len(parts) > 1 and _FACTOR.fullmatch(parts[0]):
+        parts = parts[1:]
     return bool(parts) and all(_known(part) for part in parts)
 
 
