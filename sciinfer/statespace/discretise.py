@@ -34,14 +34,14 @@ def discretise(F: Tensor, D: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``A, Q [..., d, d]``.
     """
-    bound = torch.linalg.matrix_norm(F.detach(), ord=1) * dt.detach().abs().amax() if dt.numel() else dt.sum()
-    doublings = max(0, int(torch.ceil(torch.log2(bound.clamp(min=1e-300) / 0.5)).item())) if bound > 0 else 0
-    doublings = min(doublings, 1000)
-    h = (dt / 2.0**doublings)[..., None, None]
-    A, Q = _taylor(F, D, h)
-    for _ in range(doublings):
-        Q = outer_form(A, Q) + Q
-        A = A @ A
+    # each step has its own number of halvings: one shared number would round ``I + F h`` to ``I`` for the short ones
+    size = torch.linalg.matrix_norm(F.detach(), ord=1) * dt.detach().abs()
+    halvings = torch.ceil(torch.log2(size.clamp(min=0.5) / 0.5)).clamp(max=1000.0)
+    A, Q = _taylor(F, D, (dt * 2.0**-halvings)[..., None, None])
+    for done in range(int(halvings.max()) if dt.numel() else 0):
+        again = (halvings > done)[..., None, None]
+        Q = torch.where(again, outer_form(A, Q) + Q, Q)
+        A = torch.where(again, A @ A, A)
     return A, Q
 
 

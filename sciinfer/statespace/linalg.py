@@ -7,19 +7,20 @@ from torch import Tensor
 
 from ..errors import NumericalError
 
-#: relative jitters tried in turn; float64 round-off of a well-scaled covariance is far below the first
+#: relative jitters tried in turn; round-off of a well-scaled covariance is far below the largest
 _LADDER = (0.0, 1e-14, 1e-12, 1e-10)
+_LADDER_SINGLE = (0.0, 1e-7, 1e-6, 1e-5)
 
 
 def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
-    """Lower Cholesky factor; adds at most ``1e-10`` of the largest diagonal entry, else raises.
+    """Lower Cholesky factor; adds at most ``1e-10`` (single precision ``1e-5``) of the largest diagonal entry.
 
     Raises:
         NumericalError: the matrix is not positive definite; names the batch index and the smallest eigenvalue.
     """
     peak = P.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True).clamp(min=torch.finfo(P.dtype).tiny)
     info = torch.zeros((), dtype=torch.int32)
-    for jitter in _LADDER:
+    for jitter in _LADDER if P.dtype == torch.float64 else _LADDER_SINGLE:
         shifted = P if jitter == 0.0 else P + torch.diag_embed((peak * jitter).expand(P.shape[:-1]))
         factor, info = torch.linalg.cholesky_ex(shifted)
         if not bool(info.any()):

@@ -55,10 +55,11 @@ def whiten(H: Tensor, y: Tensor, precision: Tensor, mask: Tensor) -> tuple[Tenso
         whitened ``H``, whitened ``y``, and ``log_jacobian [...]``: what to add to the whitened log-likelihood,
         ``sum over observed rows of 1/2 log(precision / 2 pi)``.
     """
-    root = precision.sqrt() * mask
+    # what is missing may be anything, NaN included: replaced before it can reach a value or a gradient
     safe = torch.where(mask, precision, torch.ones_like(precision))
+    root = safe.sqrt() * mask
     log_jacobian = (0.5 * (safe.log() - math.log(2 * math.pi)) * mask).sum(-1)
-    return H * root[..., None], y * root, log_jacobian
+    return H * root[..., None], torch.where(mask, y, torch.zeros_like(y)) * root, log_jacobian
 
 
 def symmetrise(P: Tensor) -> Tensor:
