@@ -432,9 +432,9 @@ def test_a_loss_that_cannot_be_compiled_runs_as_it_is(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile on the CPU needs a C++ compiler")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's own, when its compiler is imported
+@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler warns about its own parts
 def test_compiled_training_gives_the_same_losses():
-    model, data, config = toys.noisy_line()
+    _, data, config = toys.noisy_line()
     options = {**config.to_dict(), "steps": 12}
     losses = []
     for compiled in (False, True):
@@ -497,6 +497,13 @@ def test_training_in_another_thread_installs_no_handlers():
 
 
 # -- what a caller sees
+
+
+def test_curves_of_a_history_carry_their_own_steps():
+    history = train(Line(), lines(), TrainingConfig(steps=25, validate_every=10, device="cpu"), seed=0)
+    curves = history.curves()
+    assert curves["steps"] == list(range(25)) and curves["loss"] == history.loss
+    assert curves["validation_steps"] == [10, 20, 25] and len(curves["validation"]) == 3
 
 
 def test_callbacks_see_every_step_and_every_nth():

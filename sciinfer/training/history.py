@@ -63,6 +63,15 @@ class History:
         if text not in self.notices:
             self.notices.append(text)
 
+    def curves(self) -> dict[str, list[float]]:
+        """``steps, loss, validation_steps, validation``, for plots and reports."""
+        return {
+            "steps": [float(step) for step in self.steps],
+            "loss": list(self.loss),
+            "validation_steps": [float(done) for done, _ in self.validation],
+            "validation": [value for _, value in self.validation],
+        }
+
     def to_tree(self) -> dict[str, Any]:
         """Series as float64 tensors (exact and compact), the rest as plain values."""
         return {
