@@ -31,17 +31,25 @@ class Likelihood(nn.Module, ABC):
 
     def log_prob(self, y: Tensor, eta: Tensor, mask: Tensor) -> Tensor:
         """``sum_c mask_c log p(y_c | eta_c)``, ``[...]``."""
-        return _masked_sum(self.entry_log_prob(y, eta), mask)
+        return _masked_sum(self.entry_log_prob(_blanked(y, mask), _blanked(eta, mask)), mask)
 
     def expected_log_prob(self, y: Tensor, mean: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
         """``sum_c mask_c E[log p(y_c | eta_c)]`` under ``eta_c ~ N(mean_c, variance_c)`` (Gauss-Hermite, 20 nodes)."""
         nodes, weights = _hermite(20, mean)
-        eta = mean.unsqueeze(-2) + variance.clamp(min=0.0).sqrt().unsqueeze(-2) * nodes[:, None]
+        y, mean, variance = _blanked(y, mask), _blanked(mean, mask), _blanked(variance, mask)
+        # the least positive number, not zero, where the root has no gradient
+        sd = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+        eta = mean.unsqueeze(-2) + sd.unsqueeze(-2) * nodes[:, None]
         entries = self.entry_log_prob(y.unsqueeze(-2).expand_as(eta), eta)
         return _masked_sum((entries * weights[:, None]).sum(-2), mask)
 
     def initialise(self, y: Tensor, mask: Tensor) -> None:
         """Set starting values from data ``[N, C]``; default: nothing."""
+
+
+def _blanked(values: Tensor, mask: Tensor) -> Tensor:
+    """Zero where masked, so that whatever lies there (NaN included) reaches neither value nor gradient."""
+    return torch.where(mask, values, torch.zeros_like(values))
 
 
 def _masked_sum(entries: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .base import Likelihood, _masked_sum
+from .base import Likelihood, _blanked, _masked_sum
 
 __entries__ = [
     {
@@ -51,6 +51,7 @@ class Gaussian(Likelihood):
 
     def expected_log_prob(self, y: Tensor, mean: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
         """Closed form: the log-density at the mean less ``variance / (2 sigma^2)``."""
+        y, mean, variance = _blanked(y, mask), _blanked(mean, mask), _blanked(variance, mask)
         return _masked_sum(self.entry_log_prob(y, mean) - 0.5 * variance / self.noise.square(), mask)
 
     def mean(self, eta: Tensor) -> Tensor:

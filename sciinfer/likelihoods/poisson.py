@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Likelihood, _masked_sum
+from .base import Likelihood, _blanked, _masked_sum
 
 __entries__ = [
     {
@@ -51,6 +51,7 @@ class Poisson(Likelihood):
     def expected_log_prob(self, y: Tensor, mean: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
         """Closed form: ``E[exp(eta)] = exp(mean + variance/2)``."""
         exposure = self.get_buffer("exposure").to(mean.dtype)
+        y, mean, variance = _blanked(y, mask), _blanked(mean, mask), _blanked(variance, mask)
         entries = y * (mean + exposure.log()) - self._rate(mean + 0.5 * variance) - torch.lgamma(y + 1)
         return _masked_sum(entries, mask)
 

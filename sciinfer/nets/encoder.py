@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..labelled.series import Padded
 from ..statespace.scan import affine_scan
 from .mlp import MLP, linear
@@ -52,7 +53,7 @@ class ScanEncoder(Encoder):
         rows = padded.rows[..., None].to(padded.values.dtype)
         x = self.embed(row_features(padded)) * rows
         for layer in self.layers:
-            x = layer(x, padded.time) * rows
+            x = layer(x, padded.time, rows) * rows
         return x
 
 
@@ -69,9 +70,10 @@ class _ScanLayer(nn.Module):
         self.frequency = nn.Parameter(torch.rand(states, generator=generator, dtype=torch.float64))
         self.mix = MLP(4 * states, width, (2 * width,), generator=generator)
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, rows: Tensor) -> Tensor:
         real, imag = self.into(self.norm(x)).chunk(2, dim=-1)
-        u = torch.complex(real, imag)
+        # norm and bias make something of nothing: padding must not feed the backward recurrence
+        u = torch.complex(real * rows, imag * rows)
         rate = torch.complex(-self.log_decay.exp(), self.frequency)
         step = torch.cat([torch.zeros_like(time[:, :1]), time.diff(dim=1)], dim=1)[..., None]
         gate = (rate * step).exp()
@@ -94,6 +96,8 @@ class AttentionEncoder(Encoder):
         self, channels: int, width: int = 32, layers: int = 2, heads: int = 4, *, generator: torch.Generator
     ) -> None:
         super().__init__()
+        if width % heads:
+            raise ConfigError(f"width {width} cannot be shared by {heads} heads", fix=f"a multiple of {heads}")
         self.width = width
         self.frequencies = nn.Parameter(torch.logspace(-2, 0.5, width // 2, dtype=torch.float64))
         self.embed = linear(2 * channels + 2 + 2 * (width // 2), width, generator=generator)

@@ -28,9 +28,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         sizes = (inputs, *hidden, outputs)
-        self.layers = nn.ModuleList(
-            linear(a, b, generator=generator) for a, b in itertools.pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(linear(a, b, generator=generator) for a, b in itertools.pairwise(sizes))
         if zero:
             for parameter in self.layers[-1].parameters():
                 nn.init.zeros_(parameter)

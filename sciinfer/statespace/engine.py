@@ -13,15 +13,18 @@ from .scan import filter_scan, smooth_scan
 from .sequential import filter_sequential, smooth_sequential
 
 Backend = Literal["auto", "sequential", "scan"]
+#: series times state dimension from which a step of the loop is bound by arithmetic, not by overhead
+WIDE = 256
 
 
 def choose_backend(problem: LinearGaussian, backend: Backend = "auto") -> Literal["sequential", "scan"]:
-    """Scan for long series in small batches, the loop for wide batches, where it does three times less arithmetic."""
+    """The loop for wide, short batches, where it does three times less arithmetic; the scan otherwise (measured)."""
     if backend != "auto":
         return backend
     batch, length = problem.A.shape[:2]
-    on_device = problem.A.device.type != "cpu"
-    return "scan" if length >= 64 and (on_device or batch * problem.A.shape[-1] <= 48) else "sequential"
+    if problem.A.device.type != "cpu":
+        return "scan" if length > 8 else "sequential"
+    return "sequential" if length <= 8 or batch * problem.A.shape[-1] > WIDE else "scan"
 
 
 def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filtered:

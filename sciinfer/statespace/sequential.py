@@ -32,15 +32,18 @@ def filter_sequential(problem: LinearGaussian) -> Filtered:
     References:
         Kalman (1960), A new approach to linear filtering and prediction problems.
     """
-    A, Q, H, y, m, P, b = problem
+    _, _, _, _, m, P, _ = problem
+    # unbound once: indexing inside the loop would make the backward pass quadratic in the number of times
+    A, Q, H, y = (part.unbind(1) for part in problem[:4])
+    b = None if problem.b is None else problem.b.unbind(1)
     means, covs, means_pred, covs_pred, loglik = [], [], [], [], torch.zeros_like(m[..., 0])
-    for k in range(A.shape[1]):
+    for k in range(len(A)):
         if k:
-            m = matvec(A[:, k], m) if b is None else matvec(A[:, k], m) + b[:, k]
-            P = outer_form(A[:, k], P) + Q[:, k]
+            m = matvec(A[k], m) if b is None else matvec(A[k], m) + b[k]
+            P = outer_form(A[k], P) + Q[k]
         means_pred.append(m)
         covs_pred.append(P)
-        m, P, gained = update(m, P, H[:, k], y[:, k])
+        m, P, gained = update(m, P, H[k], y[k])
         loglik = loglik + gained
         means.append(m)
         covs.append(P)
@@ -62,11 +65,12 @@ def smooth_sequential(problem: LinearGaussian, filtered: Filtered) -> Smoothed:
         Rauch, Tung, Striebel (1965), Maximum likelihood estimates of linear dynamic systems.
     """
     gains = smoother_gains(problem, filtered)
-    m, P = filtered.mean[:, -1], filtered.cov[:, -1]
+    G, mean, cov, mean_pred, cov_pred = (part.unbind(1) for part in (gains, *filtered[:4]))
+    m, P = mean[-1], cov[-1]
     means, covs = [m], [P]
-    for k in range(problem.A.shape[1] - 2, -1, -1):
-        m = filtered.mean[:, k] + matvec(gains[:, k], m - filtered.mean_pred[:, k + 1])
-        P = symmetrise(filtered.cov[:, k] + gains[:, k] @ (P - filtered.cov_pred[:, k + 1]) @ gains[:, k].mT)
+    for k in range(len(G) - 2, -1, -1):
+        m = mean[k] + matvec(G[k], m - mean_pred[k + 1])
+        P = symmetrise(cov[k] + G[k] @ (P - cov_pred[k + 1]) @ G[k].mT)
         means.append(m)
         covs.append(P)
     return Smoothed(torch.stack(means[::-1], 1), torch.stack(covs[::-1], 1), gains)

@@ -55,9 +55,18 @@ class Kernel(nn.Module, ABC):
 
 def log_parameter(value: float, name: str) -> nn.Parameter:
     """A learnable logarithm of a positive number."""
+    return nn.Parameter(torch.tensor(math.log(positive(name, value)), dtype=torch.float64))
+
+
+def positive(name: str, value: float) -> float:
+    """``value`` if it is a positive finite number.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not (isinstance(value, (int, float)) and value > 0 and math.isfinite(value)):
         raise ConfigError(f"{name} must be a positive number, got {value!r}", fix=f"pass {name}=1.0 or similar")
-    return nn.Parameter(torch.tensor(math.log(value), dtype=torch.float64))
+    return float(value)
 
 
 def matrix(rows: list[list[Tensor]]) -> Tensor:

@@ -27,6 +27,8 @@ def parse_kernel(text: str, duration: Duration = float) -> Kernel:
         3
     """
     parts = [_term(term, duration) for term in _split(text, "+")]
+    if not parts:
+        raise ConfigError("the kernel is empty", fix='write "matern32(lengthscale=2.0) + constant"')
     return parts[0] if len(parts) == 1 else Sum(*parts)
 
 
@@ -39,7 +41,12 @@ def _term(text: str, duration: Duration) -> Kernel:
     name, inside = match.groups()
     entry = registry().entry("kernels", name)
     options = dict(_option(item, name, entry.options, duration) for item in _split(inside or "", ","))
-    return registry().get("kernels", name)(**options)
+    try:
+        return registry().get("kernels", name)(**options)
+    except TypeError as err:
+        raise ConfigError(
+            f"kernel {name!r} cannot be built from {text.strip()!r}: {err}", fix=f"options: {', '.join(entry.options)}"
+        ) from err
 
 
 def _split(text: str, mark: str) -> list[str]:
@@ -63,11 +70,21 @@ def _option(item: str, kernel: str, known: Any, duration: Duration) -> tuple[str
             f"kernel {kernel!r} has no option {item.strip()!r}", fix=f"options: {', '.join(known) or 'none'}"
         )
     if str(known.get(key, "")).startswith("time"):
-        return key, duration(_number(value))
+        return key, _duration(key, kernel, value, duration)
     number = _number(value)
     if isinstance(number, str):
         raise ConfigError(f"option {key} of kernel {kernel!r} must be a number, got {value!r}", fix=f"{key}=1.0")
     return key, number
+
+
+def _duration(key: str, kernel: str, value: str, duration: Duration) -> Any:
+    try:
+        return duration(_number(value))
+    except ValueError as err:
+        raise ConfigError(
+            f"option {key} of kernel {kernel!r} is no duration of this time axis: {value!r}",
+            fix='a number in the units of the time coordinate; with dates also "365.25D"',
+        ) from err
 
 
 def _number(text: str) -> Any:

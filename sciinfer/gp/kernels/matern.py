@@ -71,7 +71,8 @@ class Matern12(_Matern):
         lengthscale: ``l``, time. variance: ``s2``.
 
     Example:
-        >>> float(Matern12(lengthscale=2.0).covariance(torch.tensor(2.0, dtype=torch.float64)).detach().round(decimals=4))
+        >>> lag = torch.tensor(2.0, dtype=torch.float64)
+        >>> round(Matern12(lengthscale=2.0).covariance(lag).item(), 4)
         0.3679
     """
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from .base import Kernel, log_parameter
+from .base import Kernel, log_parameter, positive
 
 __entries__ = [
     {
@@ -44,11 +44,10 @@ class Seasonal(Kernel):
         self, period: float, harmonics: int = 2, lengthscale: float | None = None, variance: float = 1.0
     ) -> None:
         super().__init__()
-        if harmonics < 1 or not period > 0:
-            raise ConfigError(
-                f"period {period!r} and harmonics {harmonics!r} must be positive", fix="period=12.0, harmonics=2"
-            )
-        self.period, self.state_dim = float(period), 2 * harmonics
+        positive("variance", variance)
+        if not isinstance(harmonics, int) or harmonics < 1:
+            raise ConfigError(f"harmonics must be a whole number >= 1, got {harmonics!r}", fix="harmonics=2")
+        self.period, self.state_dim = positive("period", period), 2 * harmonics
         orders = torch.arange(1, harmonics + 1, dtype=torch.float64)
         weights = orders.pow(-2) / orders.pow(-2).sum() * variance
         self.log_variances = nn.Parameter(weights.log())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Kernel, log_parameter, matrix
+from .base import Kernel, log_parameter, matrix, positive
 
 __entries__ = [
     {
@@ -77,7 +77,7 @@ class Wiener(Kernel):
     def __init__(self, rate: float = 1.0, variance: float = 100.0) -> None:
         super().__init__()
         self.log_rate = log_parameter(rate, "rate")
-        self.variance = float(variance)
+        self.variance = positive("variance", variance)
 
     def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
         """``A = 1``, ``Q = q dt``."""
@@ -112,7 +112,8 @@ class IntegratedWiener(Kernel):
     def __init__(self, rate: float = 1.0, level_variance: float = 100.0, slope_variance: float = 1.0) -> None:
         super().__init__()
         self.log_rate = log_parameter(rate, "rate")
-        self.level_variance, self.slope_variance = float(level_variance), float(slope_variance)
+        self.level_variance = positive("level_variance", level_variance)
+        self.slope_variance = positive("slope_variance", slope_variance)
 
     def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
         """``A = [[1, h], [0, 1]]``, ``Q = q [[h^3/3, h^2/2], [h^2/2, h]]``."""
