@@ -367,5 +367,10 @@ def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 def _tensors(tree: Mapping[str, Any]) -> dict[str, Any]:
     numeric = {"steps", "loss", "seconds", "validation_steps", "validation"}
-    out = {key: torch.tensor(value) if key in numeric else value for key, value in tree.items()}
-    return out | {"terms": {key: torch.tensor(value) for key, value in tree["terms"].items()}}
+    out = {key: _exact(value) if key in numeric else value for key, value in tree.items()}
+    return out | {"terms": {key: _exact(value) for key, value in tree["terms"].items()}}
+
+
+def _exact(values: list[float]) -> Tensor:
+    # torch's default would be float32, and a loaded fit would report another loss than the one that was saved
+    return torch.tensor(values, dtype=torch.float64 if any(isinstance(v, float) for v in values) else torch.int64)
