@@ -1,0 +1,7 @@
+"""``python -m sciinfer``."""
+
+from __future__ import annotations
+
+from .cli import main
+
+main()

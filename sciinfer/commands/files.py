@@ -1,0 +1,83 @@
+"""Data in and results out, for all commands."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, NameNotFoundError
+from ..extend.registry import registry
+from .console import say
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from ..fitted import Fitted
+    from ..labelled.schema import Schema
+
+_SUFFIXES = (".nc", ".nc4", ".h5", ".zarr")
+
+
+def open_data(source: str, options: Mapping[str, Any] | None = None) -> Any:
+    """A registered data set or simulator by name, else a file.
+
+    Args:
+        source: a name such as ``nile``, or a path (``./nile`` for a file that is called like a data set).
+        options: of the data set's loader.
+
+    Raises:
+        NameNotFoundError: neither. ReadError: the file cannot be read. ConfigError: options with a file.
+    """
+    if any(source in registry().names(kind) for kind in ("datasets", "simulators")):
+        from ..api import open_dataset
+
+        return open_dataset(source, **dict(options or {}))
+    if options:
+        raise ConfigError(f"--data-option belongs to data sets, {source} is a file", fix="leave it out")
+    from ..labelled.io import read
+
+    path = Path(source)
+    if not path.exists() and not path.suffix and path.name == source:
+        _no_such_name(source)
+    return read(path)
+
+
+def _no_such_name(source: str) -> None:
+    try:
+        registry().entry("datasets", source)
+    except NameNotFoundError as err:
+        raise NameNotFoundError(
+            f"{source!r} is neither a file nor a data set",
+            code=err.code,
+            fix=f"{err.fix}; sciinfer datasets lists them" if err.fix and "did you mean" in err.fix else
+            "give a path with its suffix (.nc, .zarr, .csv, .parquet), or a name that sciinfer datasets lists",
+        ) from err  # fmt: skip
+
+
+def open_for(source: str, schema: Schema, options: Mapping[str, Any] | None = None) -> xr.Dataset:
+    """Data for a fitted model: columns are read as at its fit."""
+    from ..labelled.frames import as_fitted
+
+    return as_fitted(open_data(source, options), schema)
+
+
+def load_run(run: Path) -> Fitted:
+    """The model in a folder."""
+    from ..api import load
+
+    return load(run)
+
+
+def check_output(path: Path | None) -> None:
+    """Refuse a file name that cannot be written before the work is done, not after it."""
+    if path is not None and path.suffix.lower() not in _SUFFIXES:
+        raise ConfigError(f"cannot write files called {path.name!r}", variable="--out", fix="use .nc or .zarr")
+
+
+def save(obj: xr.Dataset | xr.DataTree, path: Path) -> None:
+    """Write a result and say so."""
+    from ..labelled.write import write
+
+    write(obj, path)
+    say(f"wrote {path}")
