@@ -32,7 +32,7 @@ class Gaussian(Likelihood):
     Example:
         >>> lik = Gaussian(1, noise=1.0)
         >>> z = torch.zeros(1, dtype=torch.float64)
-        >>> round(float(lik.log_prob(z, z, torch.tensor([True]))), 4)
+        >>> round(lik.log_prob(z, z, torch.tensor([True])).item(), 4)
         -0.9189
     """
 

@@ -119,6 +119,13 @@ class HermitePosterior(PathPosterior):
         value, left, right = self.head(context).chunk(3, dim=-1)
         mean, log_sd = value.chunk(2, dim=-1)
         value = torch.cat([mean, log_sd.clamp(-6.0, 2.0) - 0.5], dim=-1)
+        prior = self._prior[0]
+        empty = ~padded.rows.any(dim=1)[:, None, None]
+        value = torch.where(empty, torch.cat([prior.start_mean, prior.log_start]), value)
+        # rows of one time are one state (a jump between them would be free), and padding repeats the last row
+        time = padded.time.contiguous()
+        first = torch.searchsorted(time, time)
+        value = value.gather(1, first[..., None].expand_as(value))
         return HermiteKnots(padded.time, value, left, right)
 
     def infer(

@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..errors import NumericalError
+from ..errors import BudgetError, NumericalError
 from .base import NonlinearProcess
+
+#: longest simulation: minutes, not hours
+MAX_STEPS = 100_000
 
 
 def simulate(
@@ -23,7 +26,9 @@ def simulate(
 
     Raises:
         NumericalError: the state left the finite numbers; names time, series and size.
+        BudgetError: the times are more than ``MAX_STEPS`` steps away.
     """
+    _check_length(times - start[:, None], step)
     path, now = [], start
     for k in range(times.shape[1]):
         gap = (times[:, k] - now).clamp(min=0.0)
@@ -35,6 +40,18 @@ def simulate(
         _check(z, now)
         path.append(z)
     return torch.stack(path, dim=2)
+
+
+def _check_length(away: Tensor, step: float) -> None:
+    if not away.numel() or float(away.max()) <= MAX_STEPS * step:
+        return
+    series, place = divmod(int(away.argmax()), away.shape[1])
+    raise BudgetError(
+        f"the asked time lies {float(away.max()):.3g} model times away, which takes {float(away.max()) / step:.3g} steps",
+        dim="time",
+        index=(series, place),
+        fix="ask for times nearer to the data",
+    )
 
 
 def _euler(process: NonlinearProcess, t: Tensor, z: Tensor, h: Tensor, generator: torch.Generator) -> Tensor:
