@@ -96,9 +96,7 @@ def fit(
     encoded = encode(ds, schema)
     _say_missing(encoded.counts)
     built = build_model(model, schema, options, seed)
-    config = TrainingConfig(**{**built.training_defaults(), **dict(training or {})})
-    built.initialise(encoded.batch)
-    config = TrainingConfig(**{**built.training_defaults(), **dict(training or {})})
+    config = TrainingConfig.with_defaults(built.training_defaults(encoded.batch), training or {})
     ready = Fitted(built, schema, ds, model, seed, options, config.to_dict(), status="started", _encoded=encoded)
     if out is not None:
         ready.save(out)

@@ -29,7 +29,7 @@ CO2_KERNEL = (
     "integrated-wiener(rate=1e-8) + seasonal(period=365.25D, harmonics=3, variance=0.03)"
     " + matern12(lengthscale=60D, variance=0.001)"
 )
-CO2_SPLIT = "1997-01-01"
+CO2_LAST, CO2_FIRST = "1996-12-31", "1997-01-01"
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def run_co2(folder: Path, progress: str = "silent") -> Run:
 
     began = time.perf_counter()
     ds = open_dataset("co2")
-    before, after = ds.sel(time=slice(None, CO2_SPLIT)), ds.sel(time=slice(CO2_SPLIT, None))
+    before, after = ds.sel(time=slice(None, CO2_LAST)), ds.sel(time=slice(CO2_FIRST, None))
     options = {"process": "structural", "kernel": CO2_KERNEL, "noise": 0.02}
     fitted = fit(before, "latent-sde", seed=0, options=options, out=folder, progress=progress)
     scores = fitted.score(after, season="365.25D")

@@ -50,8 +50,8 @@ class Model(nn.Module, ABC):
     def initialise(self, batch: SeriesBatch) -> None:
         """Set starting values from the training data (called once, before training). Default: nothing."""
 
-    def training_defaults(self) -> dict[str, Any]:
-        """Fields of :class:`sciinfer.training.TrainingConfig` that suit this model."""
+    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
+        """Fields of :class:`sciinfer.training.TrainingConfig` that suit this model on this data."""
         return {}
 
     def summary(self) -> dict[str, float]:

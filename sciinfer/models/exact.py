@@ -69,7 +69,7 @@ class ExactPathModel(Model):
         eta = self.decoder(z)
         return Draws(eta, self.likelihood.sample(eta, generator), z)
 
-    def training_defaults(self) -> dict[str, Any]:
+    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Few parameters, smooth objective: quasi-Newton on all data, no held-out part."""
         return {"optimiser": "lbfgs", "steps": 80, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
 

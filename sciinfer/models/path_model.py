@@ -159,7 +159,7 @@ class PathModel(Model):
         eta = self.decoder(z)
         return Draws(eta, self.likelihood.sample(eta, generator), z)
 
-    def training_defaults(self) -> dict[str, Any]:
+    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series, early stop on the last tenth of each series."""
         return {"optimiser": "adam", "steps": 300, "learning_rate": 3e-3, "validation": 0.1, "batch_size": 64}
 

@@ -19,6 +19,10 @@ from .base import Draws, Loss, Model
 from .grids import pad_for
 
 
+#: observations up to which all data fit into every step
+SMALL = 50_000
+
+
 class _Bucket(NamedTuple):
     """Univariate series of similar length: their numbers, channels and padded data."""
 
@@ -52,20 +56,15 @@ class StructuralModel(Model):
         super().__init__()
         self._kernels = nn.ModuleList(copy.deepcopy(kernel) for _ in range(channels))
         self.likelihood = Gaussian(channels, noise=noise)
-        self._small = True
 
     @property
     def kernels(self) -> list[Kernel]:
         """One kernel for each channel."""
         return [kernel for kernel in self._kernels if isinstance(kernel, Kernel)]
 
-    def initialise(self, batch: SeriesBatch) -> None:
-        """Large data are trained on minibatches."""
-        self._small = batch.observed <= 50_000
-
-    def training_defaults(self) -> dict[str, Any]:
+    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Quasi-Newton on small data, Adam on minibatches of large data."""
-        if self._small:
+        if batch.observed <= SMALL:
             return {"optimiser": "lbfgs", "steps": 60, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
         return {"optimiser": "adam", "steps": 120, "learning_rate": 5e-2, "validation": 0.0, "batch_size": 256}
 

@@ -14,7 +14,7 @@ from .sequential import filter_sequential, smooth_sequential
 
 Backend = Literal["auto", "sequential", "scan"]
 #: series times state dimension from which a step of the loop is bound by arithmetic, not by overhead
-WIDE = 256
+WIDE = 192
 
 
 def choose_backend(problem: LinearGaussian, backend: Backend = "auto") -> Literal["sequential", "scan"]:
