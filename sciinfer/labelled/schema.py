@@ -92,21 +92,40 @@ class TimeAxis:
     def duration(self, value: Any) -> float:
         """A duration in model time units: a number in the coordinate's units (seconds for dates), or ``"365.25D"``.
 
+        Raises:
+            ConfigError: the text is no duration, or the coordinate has no known unit of time.
+
         Example:
             >>> TimeAxis("time", "datetime", 0.0, 86400e9).duration("7D")
             7.0
         """
-        if self.kind == "datetime":
-            import pandas as pd
+        if not isinstance(value, str):
+            return float(value) * (1e9 if self.kind == "datetime" else 1.0) / self.scale
+        return self._seconds(value) * self._per_second() / self.scale
 
-            try:
-                seconds = pd.Timedelta(value).total_seconds() if isinstance(value, str) else float(value)
-                return seconds * 1e9 / self.scale
-            except ValueError as err:
-                raise ConfigError(
-                    f"cannot read the duration {value!r}: {err}", fix='write "7D", "365.25D" or "12h"'
-                ) from err
-        return float(value) / self.scale
+    @staticmethod
+    def _seconds(text: str) -> float:
+        import pandas as pd
+
+        try:
+            return pd.Timedelta(text).total_seconds()
+        except ValueError as err:
+            raise ConfigError(f"cannot read the duration {text!r}: {err}", fix='write "7D", "365.25D" or "12h"') from err
+
+    def _per_second(self) -> float:
+        """The coordinate's own numbers (nanoseconds for dates) in a second."""
+        if self.kind == "datetime":
+            return 1e9
+        from .units import factor
+
+        found = factor("s", self.units or "")
+        if found is None:
+            raise ConfigError(
+                f"the times are numbers in {self.units or 'no units'}, so a duration must be a number as well",
+                variable=self.name,
+                fix="give a number in the data's own time units, or set the time's attrs['units']",
+            )
+        return found
 
 
 @dataclass(frozen=True)
