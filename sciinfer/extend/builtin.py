@@ -51,7 +51,9 @@ def _declared() -> dict[str, list[Entry]]:
 
 
 def _entry(module: str, literal: dict[str, Any]) -> tuple[str, Entry]:
-    fields = dict(literal)
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in literal.items()
+    }
     kind = fields.pop("kind")
     if "class" in fields:  # a method's class is called kind in its record
         fields["kind"] = fields.pop("class")

@@ -64,7 +64,7 @@ def check_datasets_not_all_missing(case: Case, entry: Entry) -> None:
 
 def check_datasets_not_shared(case: Case, entry: Entry) -> None:
     """Writing into what was opened does not change what is opened next."""
-    kept = _opened(case, entry)
+    kept = _opened(case, entry).copy(deep=True)
     scribbled = exercise(case, entry)
     for variable in scribbled.data_vars.values():
         if variable.dtype.kind == "f" and variable.values.flags.writeable:
