@@ -6,10 +6,13 @@ import re
 
 _WITH_PREFIX = """m s g K A mol cd Hz N Pa J W C V F S Wb T H lm lx Bq Gy Sv eV L l bar Jy pc yr cal erg Ohm ohm rad
 arcsec sec a"""
-_WITHOUT = """1 % percent ppm ppb mag dex min h d day days hour hours minute minutes second seconds year years month months
-week deg degree degrees degC degF degrees_north degrees_east arcmin AU au ly count counts electron electrons photon
-photons adu ADU DN pixel pixels pix px nmgy maggy dB spike spikes sample samples celsius kelvin atm mmHg bpm units dimensionless
-psu sigma Angstrom angstrom solMass solRad solLum U IU mEq USD EUR GBP JPY CHF CNY AUD CAD NZD SGD"""
+_WITHOUT = """
+1 % percent ppm ppb mag dex min h d day days hour hours minute minutes second seconds year years month months
+week deg degree degrees degC degF degrees_north degrees_east arcmin AU au ly count counts electron electrons
+photon photons adu ADU DN pixel pixels pix px nmgy maggy dB spike spikes sample samples celsius kelvin atm
+mmHg bpm units dimensionless psu sigma Angstrom angstrom solMass solRad solLum U IU mEq USD EUR GBP JPY CHF
+CNY AUD CAD NZD SGD
+"""
 _PREFIX_LETTERS = "Y Z E P T G M k h da d c m u µ n p f a z y"
 _PREFIXED, _PLAIN, _PREFIXES = (frozenset(text.split()) for text in (_WITH_PREFIX, _WITHOUT, _PREFIX_LETTERS))
 _FACTOR = re.compile(r"\d+(\.\d+)?([eE][+-]?\d+)?")
