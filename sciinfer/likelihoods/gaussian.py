@@ -33,7 +33,7 @@ class Gaussian(Likelihood):
         >>> lik = Gaussian(1, noise=1.0)
         >>> z = torch.zeros(1, dtype=torch.float64)
         >>> round(lik.log_prob(z, z, torch.tensor([True])).item(), 4)
-        -0.9189
+        -0.919
     """
 
     def __init__(self, channels: int = 1, noise: float = 0.3) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 
 from ..errors import ConfigError
@@ -77,10 +80,13 @@ def latent_sde(
         Li, Wong, Chen, Duvenaud (2020), Scalable gradients for stochastic differential equations.
         Bartosh, Vetrov, Naesseth (2025), SDE matching.
     """
+    _check_numbers({"latent": latent, "hidden": hidden, "width": width, "nodes": nodes}, noise, warmup)
     C = schema.n_channels
     d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
     _one_of("process", process, ("neural", "linear", "structural"))
     _one_of("inference", inference, INFERENCE)
+    if inference == "simulated" and posterior == "hermite":
+        raise ConfigError("simulated inference needs the bridge posterior", fix='posterior="bridge"')
     if process != "neural" and likelihood != "gaussian":
         raise ConfigError(
             f"process {process!r} is exact and needs Gaussian noise, got {likelihood!r}", fix='process="neural"'
@@ -119,6 +125,16 @@ def _posterior(name: str, prior: NeuralSDE, width: int, known: bool, g: torch.Ge
     if name == "bridge":
         return BridgePosterior(prior, width, known_rows=known, generator=g)
     return HermitePosterior(prior, width, generator=g)
+
+
+def _check_numbers(whole: dict[str, Any], noise: float, warmup: float) -> None:
+    for name, value in whole.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", variable=name)
+    if not (isinstance(noise, int | float) and 0 < noise < math.inf):
+        raise ConfigError(f"noise must be a positive number, got {noise!r}", variable="noise", fix="noise=0.3")
+    if not (isinstance(warmup, int | float) and 0 <= warmup <= 1):
+        raise ConfigError(f"warmup must lie in [0, 1], got {warmup!r}", variable="warmup", fix="warmup=0.2")
 
 
 def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -18,7 +18,6 @@ from ..statespace import LinearGaussian, kalman_filter, kalman_smoother, sample_
 from .base import Draws, Loss, Model
 from .grids import pad_for
 
-
 #: observations up to which all data fit into every step
 SMALL = 50_000
 

@@ -13,7 +13,7 @@ from .base import LinearProcess
 
 
 class StationaryLinear(LinearProcess):
-    """``dz = F z dt + G dW`` with ``F = K - D/2``, ``G G^T = D``; ``K`` skew, ``D`` diagonal: stationary law ``N(0, I)``.
+    """``dz = F z dt + G dW`` with ``F = K - D/2``, ``G G^T = D``; ``K`` skew, ``D`` diagonal: stationary ``N(0, I)``.
 
     Every stable linear SDE is of this form up to a change of basis, which the readout absorbs; it cannot explode.
     ``A(h) = exp(F h)``, ``Q(h) = I - A A^T``.

@@ -46,8 +46,9 @@ def _check_length(away: Tensor, step: float) -> None:
     if not away.numel() or float(away.max()) <= MAX_STEPS * step:
         return
     series, place = divmod(int(away.argmax()), away.shape[1])
+    farthest = float(away.max())
     raise BudgetError(
-        f"the asked time lies {float(away.max()):.3g} model times away, which takes {float(away.max()) / step:.3g} steps",
+        f"the asked time lies {farthest:.3g} model times away, which takes {farthest / step:.3g} steps",
         dim="time",
         index=(series, place),
         fix="ask for times nearer to the data",
