@@ -109,17 +109,9 @@ def solve_exact(
         answer = forms.by_cg(problem, draws, rng, tolerance)
     else:
         answer = (forms.by_data if chosen == "data" else forms.by_signal)(problem, draws, rng)
-    stats = {
-        "class": "exact",
-        "form": chosen,
-        "nfe": meter.nfe,
-        "seconds": meter.seconds,
-        "data": len(problem.b),
-        "missing": missing,
-        "jitter": prior.jitter,
-        **answer.stats,
-    }
-    return answer._replace(stats=stats)
+    head = {"class": "exact", "form": chosen, "nfe": meter.nfe, "seconds": meter.seconds}
+    counts = {"data": len(problem.b), "missing": missing, "jitter": prior.jitter}
+    return answer._replace(stats={**head, **counts, **answer.stats})
 
 
 def _check_structure(prior: Any, observation: Observation) -> None:
