@@ -21,8 +21,8 @@ from sciinfer.processes import (
     hermite_marginals,
     path_divergence,
 )
-from sciinfer.processes.hermite import node_gaps
-from sciinfer.processes.matching import antithetic
+from sciinfer.processes.hermite import gaps_of
+from sciinfer.processes.matching import antithetic, random_nodes
 from sciinfer.random import generator
 from sciinfer.statespace import discretise, whiten
 
@@ -120,7 +120,7 @@ def _hermite_gap(iterations):
     for part in parts:
         part.requires_grad_()
     nodes, weights = gap_nodes(time, 6)
-    gaps = node_gaps(51, 6, time)
+    gaps = gaps_of(time, nodes)
 
     def negative():
         q = hermite_marginals(HermiteKnots(time, *parts), gaps, nodes)
@@ -268,12 +268,15 @@ def test_nodes_integrate_polynomials_gap_by_gap(nodes):
 
 
 def test_random_nodes_are_stratified_and_unbiased():
-    time, g = _full([0.0, 1.0]), generator(0, "nodes")
+    """Over the whole span of each series, short and long ones alike; a series of one time weighs nothing."""
+    time, g = torch.tensor([[0.0, 0.2, 1.0], [2.0, 2.0, 2.0]], dtype=F64), generator(0, "nodes")
     estimates = []
     for _ in range(300):
-        at, weights = gap_nodes(time, 4, g)
+        at, weights = random_nodes(time, 4, g)
+        assert at.shape == weights.shape == (2, 4)
         assert ((at[0] * 4).floor() == torch.arange(4)).all()
-        estimates.append((weights * at.exp()).sum())
+        assert not weights[1].any()
+        estimates.append((weights * at.exp())[0].sum())
     estimates = torch.stack(estimates)
     error = (estimates.mean() - math.expm1(1.0)).abs() / (estimates.std() / math.sqrt(300))
     assert error.item() < 4.9

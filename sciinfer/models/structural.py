@@ -84,7 +84,7 @@ class StructuralModel(Model):
         return flat.reshape(batch.n_channels, batch.n_series).mT
 
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
-        """Joint draws of each function, exact moments; ``latent`` holds the kernels' parts when there is one channel."""
+        """Joint draws of each function, exact moments; ``latent``: the kernels' parts, if there is one channel."""
         S, K, C = batch.n_series, times.shape[1], batch.n_channels
         signal = times.new_zeros(draws, C * S, K)
         mean, variance = times.new_zeros(C * S, K), times.new_zeros(C * S, K)
