@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from markdown import MarkdownDirective, cell, table
+from markdown import MarkdownDirective, table
 from sphinx.application import Sphinx
 
 
@@ -22,23 +22,33 @@ class CommandsDirective(MarkdownDirective):
 
 
 def _section(name: str, command: Any) -> str:
-    context = command.make_context(name, [], resilient_parsing=True, info_name=f"sciinfer {name}")
+    context = command.make_context(f"sciinfer {name}", [], resilient_parsing=True)
     usage = " ".join(["sciinfer", name, *command.collect_usage_pieces(context)])
     parts = [f"## {name}", f"```text\n{usage}\n```", _paragraphs(command.help or "")]
     rows = [_row(param, context) for param in command.params if not getattr(param, "hidden", False)]
-    rows = [row for row in rows if row[0] != "`--help`"]
+    rows = [row for row in rows if "--help" not in row[0]]
     if rows:
         parts.append(table(("argument or option", "meaning", "default"), rows))
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in [*parts, _examples(command.epilog or "")] if part)
 
 
 def _row(param: Any, context: Any) -> tuple[str, str, str]:
-    names = ", ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
+    value = param.make_metavar(context)
     if param.param_type_name == "argument":
-        names = f"`{(param.metavar or param.name or '').upper()}`"
+        names = f"`{value}`"
+    else:
+        names = " / ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
+        names += "" if getattr(param, "is_flag", False) else f" `{value}`"
     default = param.get_default(context)
-    shown = "" if default is None or default in ((), [], "") or callable(default) else f"`{default}`"
-    return names, cell(getattr(param, "help", None) or ""), "required" if param.required else shown
+    default = getattr(default, "value", default)
+    plain = default is None or default in ((), [], "") or callable(default)
+    shown = "" if plain or isinstance(default, bool) else f"`{default}`"
+    return names, getattr(param, "help", None) or "", "required" if param.required else shown
+
+
+def _examples(epilog: str) -> str:
+    lines = [line.strip() for line in epilog.splitlines() if line.strip().startswith("sciinfer ")]
+    return "```bash\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
 def _paragraphs(text: str) -> str:
