@@ -48,9 +48,9 @@ def _versions() -> Iterator[Finding]:
     text = f"{platform.python_version()} on {platform.system()} {platform.machine()}"
     yield Finding("versions", "python", "ok" if fine else "bad", text, "" if fine else f"use Python >= {needed}")
     yield Finding("versions", "sciinfer", "ok", f"{__version__} in {Path(__file__).parent}")
-    for name, specifier, extra in _requirements():
-        if not extra:
-            yield _package("versions", name, specifier)
+    declared = {name: specifier for name, specifier, extra in _requirements() if not extra}
+    for name, specifier in {**declared, "numpy": declared.get("numpy", "")}.items():
+        yield _package("versions", name, specifier)
 
 
 def _package(section: str, name: str, specifier: str) -> Finding:
@@ -67,7 +67,7 @@ def _package(section: str, name: str, specifier: str) -> Finding:
 
 
 def _requirements() -> Iterator[tuple[str, str, str]]:
-    """``(name, specifier, extra)`` of what the distribution declares; its own extras that name further extras are left."""
+    """``(name, specifier, extra)`` of what the distribution declares; extras of extras aside."""
     from packaging.requirements import Requirement
 
     extras = importlib.metadata.metadata("sciinfer").get_all("Provides-Extra") or []

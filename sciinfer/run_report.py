@@ -154,7 +154,7 @@ def same_series(truth: xr.Dataset, part: xr.Dataset, schema: Schema) -> xr.Datas
 
 
 def _times(schema: Schema, data: xr.Dataset, truth: xr.Dataset | None, grid: int) -> tuple[np.ndarray, int]:
-    """An even grid from the first to the last time, united with the times of the data; how many of those are left out."""
+    """An even grid from the first to the last time, and the data's own; how many of those are left out."""
     known = np.unique(np.concatenate([_present(ds[schema.time.name].values) for ds in (data, truth) if ds is not None]))
     step = -(-len(known) // MOST_DATA_TIMES)
     kept = known[::step]

@@ -109,7 +109,7 @@ def score(
 
     A model that loses to its best baseline is told so.
     """
-    from .scores import print_json, print_scores
+    from .scores import print_json, print_scores, warn_seen
 
     files.check_output(out)
     fitted = files.load_run(run)
@@ -121,6 +121,8 @@ def score(
         options["after"] = parse.moment(after, fitted.schema.time)
     if season is not None:
         options["season"] = parse.duration(season, fitted.schema.time)
+    if after is None:
+        warn_seen(fitted, test, options.get("given"))
     with working("scoring"):
         scores = fitted.score(test, **options)
     (print_json if as_json else print_scores)(scores)
@@ -195,4 +197,4 @@ def _time(time: np.generic) -> str:
 
     if np.issubdtype(time.dtype, np.datetime64):
         return str(time.astype("datetime64[s]")).removesuffix("T00:00:00")
-    return f"{float(time):.10g}"
+    return f"{float(time):.8g}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, NameNotFoundError
 from ..extend.registry import registry
-from .console import say
+from .console import note, say
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -59,14 +59,34 @@ def open_for(source: str, schema: Schema, options: Mapping[str, Any] | None = No
     """Data for a fitted model: columns are read as at its fit."""
     from ..labelled.frames import as_fitted
 
-    return as_fitted(open_data(source, options), schema)
+    names = [variable.name for variable in schema.variables]
+    return as_fitted(needed(open_data(source, options), names, schema.time.name, schema.series), schema)
+
+
+def needed(data: Any, variables: Sequence[str] | None, time: str | None, series: str | None) -> Any:
+    """Of a table with chosen variables only their columns and those of time and series; anything else as it is.
+
+    A file may well have columns of text beside those that are modelled.
+    """
+    import pandas as pd
+
+    if variables is None or not isinstance(data, pd.DataFrame) or not set(variables) <= set(data.columns):
+        return data
+    from ..labelled.tables import SERIES_NAMES, TIME_NAMES
+
+    keep = {*variables, *((time,) if time else TIME_NAMES), *((series,) if series else SERIES_NAMES)}
+    return data[[column for column in data.columns if column in keep]]
 
 
 def load_run(run: Path) -> Fitted:
     """The model in a folder."""
     from ..api import load
 
-    return load(run)
+    fitted = load(run)
+    if fitted.status == "interrupted":
+        steps, total = len(fitted.history.loss), fitted.training.get("steps", "?")
+        note(f"this fit was interrupted after step {steps} of {total}; go on: sciinfer fit --resume {run}")
+    return fitted
 
 
 def check_output(path: Path | None) -> None:

@@ -84,9 +84,11 @@ def fit(
         return
     source, folder = _given(data, out)
     _refuse_occupied(folder, overwrite)
-    ds, rest = _training_data(source, data_option, time, series, until)
+    chosen = parse.names(variables)
+    raw = files.open_data(source, parse.pairs(data_option, "--data-option"))
+    ds, rest = _parted(files.needed(raw, chosen, time, series), time, series, until)
     choices: dict[str, Any] = {"options": parse.pairs(settings, "--set"), "training": parse.pairs(train, "--train")}
-    names: dict[str, Any] = {"time": time, "series": series, "variables": parse.names(variables)}
+    names: dict[str, Any] = {"time": time, "series": series, "variables": chosen}
     from ..api import fit as run_fit
 
     fitted = _interruptible(
@@ -126,11 +128,8 @@ def _refuse_occupied(folder: Path, overwrite: bool) -> None:
     )
 
 
-def _training_data(
-    source: str, data_option: list[str] | None, time: str | None, series: str | None, until: str | None
-) -> tuple[Any, xr.Dataset | None]:
+def _parted(raw: Any, time: str | None, series: str | None, until: str | None) -> tuple[Any, xr.Dataset | None]:
     """The data to train on and, with ``--until``, what comes after."""
-    raw = files.open_data(source, parse.pairs(data_option, "--data-option"))
     if until is None:
         return raw, None
     from ..datasets.splits import split_time  # pyright: ignore[reportMissingImports] - lives beside the package
@@ -142,7 +141,9 @@ def _training_data(
     layout = find_layout(ds, time, series)
     kind = "datetime" if ds[layout.time].dtype.kind == "M" else "number"
     at = parse.moment(until, TimeAxis(layout.time, kind, 0.0, 1.0))
-    return split_time(ds, at, time=layout.time, dim=layout.series)
+    # a text or a plain number, which reads well in messages
+    cut = float(at) if kind == "number" else str(at).removesuffix(".000000000").removesuffix("T00:00:00")
+    return split_time(ds, cut, time=layout.time, dim=layout.series)
 
 
 def _resume(folder: Path, unused: list[str], train: list[str] | None, progress: ProgressMode, report: bool) -> None:

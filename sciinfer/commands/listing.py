@@ -81,9 +81,7 @@ def _list_datasets() -> None:
     rows = [[e.name, e.source if isinstance(e, DatasetEntry) else "simulated", e.summary] for e in _all_sets()]
     table(["name", "source", "summary"], rows)
     say()
-    say(
-        "bundled, simulated: always there. package: pip install 'sciinfer[datasets]'. local: files below $SCIINFER_DATA."
-    )
+    say("bundled, simulated: always there. package: pip install 'sciinfer[datasets]'. local: below $SCIINFER_DATA.")
 
 
 def _all_sets() -> list[Entry]:

@@ -21,7 +21,7 @@ class ProgressMode(StrEnum):
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a fitted model, the --out of sciinfer fit.")]
 Data = Annotated[
     str | None,
-    typer.Argument(metavar="[DATA]", help="A file (.nc .zarr .csv .parquet) or a data set's name.", show_default=False),
+    typer.Argument(metavar="DATA", help="A file (.nc .zarr .csv .parquet) or a data set's name.", show_default=False),
 ]
 DataOption = Annotated[
     list[str] | None,

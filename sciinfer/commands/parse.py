@@ -142,7 +142,8 @@ def _moments(texts: list[str], axis: TimeAxis) -> np.ndarray:
     if not texts:
         raise TimeError("no times were given", variable=axis.name, code="time/expression", fix=_FIX)
     if axis.kind == "datetime":
-        return axis.parse(np.array([_dated(text.strip(), axis) for text in texts], dtype=object))
+        dates = [_dated(text.strip(), axis) for text in texts]
+        return np.concatenate([_parsed(date, axis) for date in dates])
     try:
         return axis.parse(np.array([float(text) for text in texts]))
     except ValueError as err:
@@ -157,7 +158,18 @@ def _moments(texts: list[str], axis: TimeAxis) -> np.ndarray:
 def _dated(text: str, axis: TimeAxis) -> str:
     if re.fullmatch(_STAMP, text):
         return text
-    raise TimeError(
+    raise _no_date(text, axis)
+
+
+def _parsed(text: str, axis: TimeAxis) -> np.ndarray:
+    try:
+        return axis.parse([text])
+    except TimeError as err:  # 2001-02-30
+        raise _no_date(text, axis) from err
+
+
+def _no_date(text: str, axis: TimeAxis) -> TimeError:
+    return TimeError(
         f"{text!r} is not a date: the data's times are dates",
         variable=axis.name,
         code="time/expression",

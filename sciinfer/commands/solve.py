@@ -122,7 +122,7 @@ def _measurement(ds: xr.Dataset, name: str | None, used: set[Any]) -> xr.DataArr
 
 def _operator(
     ds: xr.Dataset, y: xr.DataArray, matrix: str | None, name: str | None, options: Mapping[str, Any]
-) -> tuple[Any, Mapping[str, Any]]:
+) -> tuple[Any, Mapping[Any, Any]]:
     """The operator, and coordinates for the signal's dims."""
     if (matrix is None) == (name is None):
         raise ConfigError("give the operator as --matrix VAR or as --operator NAME, one of both", variable="--operator")
@@ -139,7 +139,7 @@ def _operator(
     return _matrix(square[0])
 
 
-def _matrix(array: xr.DataArray) -> tuple[Any, Mapping[str, Any]]:
+def _matrix(array: xr.DataArray) -> tuple[Any, Mapping[Any, Any]]:
     from ..operators import Matrix as Operator
     from ..operators.base import Spec
 
@@ -167,7 +167,9 @@ def _build(kind: str, name: str, options: Mapping[str, Any]) -> Any:
     except TypeError as err:  # a missing or an unknown option
         known = registry().entry(kind, name).options
         listed = "; ".join(f"{key}: {text}" for key, text in known.items()) or "none"
-        raise ConfigError(f"{name!r} cannot be built: {err}", variable=kind, fix=f"its options are {listed}") from err
+        option = f"--{kind.removesuffix('s')}-set"
+        what = str(err).partition("() ")[2] or str(err)
+        raise ConfigError(f"{name!r} cannot be built: {what}", variable=option, fix=f"it takes {listed}") from err
 
 
 def _noise(ds: xr.Dataset, text: str) -> Any:
@@ -177,7 +179,7 @@ def _noise(ds: xr.Dataset, text: str) -> Any:
     return _variable(ds, text).values
 
 
-def _labelled(tree: xr.DataTree, coords: Mapping[str, Any]) -> xr.DataTree:
+def _labelled(tree: xr.DataTree, coords: Mapping[Any, Any]) -> xr.DataTree:
     """The signal's own coordinates, where the operator came with some."""
     for group in ("posterior", "sample_stats"):
         ds = tree[group].to_dataset()

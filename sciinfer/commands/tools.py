@@ -20,14 +20,14 @@ DEMO_EXAMPLES = ("sciinfer demo", "sciinfer demo --show")
 _STYLES = {"ok": None, "info": None, "warn": "yellow", "bad": "bold red"}
 _MARKS = {"ok": "ok  ", "info": "    ", "warn": "warn", "bad": "BAD "}
 
-Benchmark = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Which; without one they are listed.")]
+Benchmark = Annotated[str | None, typer.Argument(metavar="NAME", help="Which; without one they are listed.")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="Sizes that only show that it runs.")]
 DemoOut = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where models, results and report go.")]
 Show = Annotated[bool, typer.Option("--show", help="Print the same as a few lines of Python, and run nothing.")]
 
 
 def doctor() -> None:
-    """What is installed, which device is used, which plugins were left out and why. Exit code 1 if something is broken."""
+    """What is installed, which device is used, which plugins were left out. Exit code 1 if something is broken."""
     from ..doctor import examine
 
     findings = examine()
