@@ -165,6 +165,8 @@ def solve(
     prior = registry().get("priors", prior)() if isinstance(prior, str) else prior
     observation = Observation(operator, noise_sd=np.asarray(noise, dtype=np.float64))
     chosen, reason = choose_method(prior, observation) if method == "auto" else (method, "asked for")
+    if isinstance(y, xr.DataArray) and set(y.dims) == set(observation.operator.range.dims):
+        y = y.transpose(*observation.operator.range.dims)
     values = torch.tensor(np.asarray(y.values if isinstance(y, xr.DataArray) else y, dtype=np.float64))
     answer = registry().get("methods", chosen)(
         prior, observation, values, draws=draws, generator=generator(seed, "solve"), budget=None

@@ -17,7 +17,7 @@ from torch import Tensor
 from . import __version__
 from .errors import CheckpointError, ConfigError, SciInferWarning, StateError
 from .extend import RunInfo, registry
-from .labelled.frames import as_dataset
+from .labelled.frames import as_fitted
 from .labelled.hashing import data_hash
 from .labelled.ingest import Encoded, encode
 from .labelled.io import read
@@ -79,7 +79,7 @@ class Fitted:
             2
         """
         self._require_draws(draws)
-        given = self.data if data is None else as_dataset(data, time=self.schema.time.name)
+        given = self.data if data is None else as_fitted(data, self.schema)
         encoded = self._conditioning() if data is None else encode(given, self.schema)
         caller, model_time = self._times(given, time)
         seed = self.seed if seed is None else seed
@@ -313,7 +313,7 @@ class Fitted:
             raise StateError(
                 "this model has not been trained yet", fix="sciinfer fit --resume, or si.fit(..., resume=True)"
             )
-        if not isinstance(draws, int) or draws < 1:
+        if not isinstance(draws, int) or isinstance(draws, bool) or draws < 1:
             raise ConfigError(f"draws must be a positive integer, got {draws!r}", variable="draws")
 
 

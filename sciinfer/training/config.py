@@ -21,6 +21,8 @@ _WHOLE = {"steps": 0, "warmup": 0, "validate_every": 1, "patience": 1, "log_ever
 _WHOLE_OR_NONE = {"batch_size": 1, "micro_batch": 1, "checkpoint_every": 1}
 _POSITIVE = ("tolerance",)
 _POSITIVE_OR_NONE = ("learning_rate", "clip", "checkpoint_seconds", "time_limit")
+#: fields whose good values depend on the optimiser
+_OF_OPTIMISER = frozenset({"batch_size", "learning_rate", "clip", "schedule", "warmup"})
 #: fields that a resumed run may change; the others define what is being trained
 RESUMABLE = frozenset(
     {"steps", "time_limit", "log_every", "checkpoint_every", "checkpoint_seconds", "patience", "device", "micro_batch"}
@@ -147,11 +149,16 @@ class TrainingConfig:
     def with_defaults(cls, defaults: Mapping[str, Any], options: Mapping[str, Any] | None = None) -> TrainingConfig:
         """The user's ``options`` over a model's ``defaults`` over the defaults of this class.
 
+        A model's batch size and learning rate are those of its own optimiser and go with it.
+
         Example:
             >>> TrainingConfig.with_defaults({"steps": 50, "warmup": 5}, {"steps": 10}).steps
             10
         """
-        return cls.from_dict({**defaults, **(options or {})})
+        chosen = {**defaults, **(options or {})}
+        if chosen.get("optimiser") != defaults.get("optimiser"):
+            chosen = {k: v for k, v in chosen.items() if k in (options or {}) or k not in _OF_OPTIMISER}
+        return cls.from_dict(chosen)
 
 
 def _whole(value: Any, least: int) -> bool:
