@@ -26,7 +26,7 @@ __entries__ = [
         "kind": "models",
         "name": "latent-sde",
         "target": "latent_sde",
-        "summary": "latent stochastic differential equation: neural (simulation-free), linear (exact) or structural (exact)",
+        "summary": "latent stochastic differential equation: neural (simulation-free), linear or structural (exact)",
         "references": [
             "Bartosh, Vetrov, Naesseth (2025), SDE matching",
             "Li et al. (2020), Scalable gradients for SDEs",
@@ -43,7 +43,7 @@ __entries__ = [
             "width": "width of the encoder",
             "kernel": "for structural: a sum of kernels, e.g. 'integrated-wiener + seasonal(period=365.25D)'",
             "noise": "starting noise standard deviation, in units of each channel's own",
-            "nodes": "quadrature nodes per gap",
+            "nodes": "random times per series and step at which the path divergence is taken",
             "warmup": "fraction of training over which the divergences fade in",
         },
     },
@@ -65,7 +65,7 @@ def latent_sde(
     width: int = 32,
     kernel: str = "matern32 + constant",
     noise: float = 0.3,
-    nodes: int = 1,
+    nodes: int = 8,
     warmup: float = 0.0,
 ) -> Model:
     """Build a latent SDE for data of this schema.

@@ -33,7 +33,7 @@ class PathModel(Model):
     Args:
         process, encoder, posterior, decoder, likelihood: the parts.
         inference: which of the two estimators of the ELBO trains the model.
-        nodes: quadrature nodes per gap. pairs: antithetic pairs of draws per node.
+        nodes: random times per series and step. pairs: antithetic pairs of draws per node.
         warmup: fraction of training over which the divergences fade in.
         seed_start: seed of the random starts of the linear part.
     """
@@ -47,7 +47,7 @@ class PathModel(Model):
         likelihood: Likelihood,
         *,
         inference: str = "simulation-free",
-        nodes: int = 1,
+        nodes: int = 8,
         pairs: int = 1,
         warmup: float = 0.0,
         seed_start: int = 0,

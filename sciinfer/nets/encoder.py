@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..labelled.series import Padded
-from ..statespace.scan import affine_scan
+from ..statespace.recurrence import linear_recurrence
 from .mlp import MLP, linear
 
 
@@ -42,7 +42,7 @@ class ScanEncoder(Encoder):
         Smith, Warrington, Linderman (2023), Simplified state space layers for sequence modeling.
     """
 
-    def __init__(self, channels: int, width: int = 32, layers: int = 2, *, generator: torch.Generator) -> None:
+    def __init__(self, channels: int, width: int = 32, layers: int = 1, *, generator: torch.Generator) -> None:
         super().__init__()
         self.width = width
         self.embed = linear(2 * channels + 2, width, generator=generator)
@@ -62,27 +62,28 @@ class _ScanLayer(nn.Module):
 
     def __init__(self, width: int, *, generator: torch.Generator) -> None:
         super().__init__()
-        states = width
+        states = max(width // 2, 1)
         self.norm = nn.LayerNorm(width, dtype=torch.float64)
         self.into = linear(width, 2 * states, generator=generator)
         # memory from a fraction of a typical gap up to hundreds of gaps
         self.log_decay = nn.Parameter(torch.linspace(math.log(0.005), math.log(3.0), states, dtype=torch.float64))
         self.frequency = nn.Parameter(torch.rand(states, generator=generator, dtype=torch.float64))
-        self.mix = MLP(4 * states, width, (2 * width,), generator=generator)
+        self.out = linear(4 * states, 2 * width, generator=generator)
 
     def forward(self, x: Tensor, time: Tensor, rows: Tensor) -> Tensor:
-        real, imag = self.into(self.norm(x)).chunk(2, dim=-1)
-        # norm and bias make something of nothing: padding must not feed the backward recurrence
-        u = torch.complex(real * rows, imag * rows)
+        u = torch.view_as_complex(self.into(self.norm(x)).unflatten(-1, (-1, 2)))
         rate = torch.complex(-self.log_decay.exp(), self.frequency)
+        # unit-variance scaling keeps slow states from dwarfing fast ones
+        # and padding must not drive the states
+        u = u * (-torch.expm1(2 * rate.real)).sqrt() * rows
         step = torch.cat([torch.zeros_like(time[:, :1]), time.diff(dim=1)], dim=1)[..., None]
         gate = (rate * step).exp()
-        # unit-variance scaling keeps slow states from dwarfing fast ones
-        u = u * (1 - (2 * rate.real).exp()).clamp(min=1e-6).sqrt()
-        ahead = affine_scan(gate, u)[1]
-        gate_back = torch.cat([torch.ones_like(gate[:, :1]), gate[:, 1:].flip(1)], dim=1)
-        back = affine_scan(gate_back, u.flip(1))[1].flip(1)
-        return x + self.mix(torch.cat([ahead.real, ahead.imag, back.real, back.imag], dim=-1))
+        ahead = linear_recurrence(gate, u)
+        after = torch.cat([gate[:, 1:], torch.ones_like(gate[:, :1])], dim=1)
+        back = linear_recurrence(after.flip(1), u.flip(1)).flip(1)
+        both = torch.view_as_real(torch.cat([ahead, back], dim=-1)).flatten(-2)
+        value, control = self.out(both).chunk(2, dim=-1)
+        return x + value * control.sigmoid()
 
 
 class AttentionEncoder(Encoder):

@@ -41,6 +41,7 @@ def _at(values: Tensor, index: Tensor) -> Tensor:
     return values.gather(1, index[..., None].expand(*index.shape, values.shape[-1]))
 
 
-def node_gaps(knots: int, nodes: int, like: Tensor) -> Tensor:
-    """Gap numbers ``[1, (T - 1) nodes]`` of the nodes made by ``gap_nodes``."""
-    return torch.arange(knots - 1, device=like.device).repeat_interleave(nodes)[None]
+def gaps_of(knots: Tensor, time: Tensor) -> Tensor:
+    """Which gap of ``knots [S, T]`` each ``time [S, K]`` lies in, ``0 .. T - 2``."""
+    place = torch.searchsorted(knots.contiguous(), time.contiguous(), right=True) - 1
+    return place.clamp(0, max(knots.shape[1] - 2, 0))

@@ -87,26 +87,31 @@ def gaussian_divergence(m1: Tensor, S1: Tensor, m0: Tensor, S0: Tensor) -> Tenso
     return logs + 0.5 * (scaled.square().sum((-2, -1)) + shift.square().sum((-2, -1)) - m1.shape[-1])
 
 
-def gap_nodes(time: Tensor, nodes: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Quadrature inside each gap of ``time [S, T]``: posterior drifts have kinks at observations, so none is crossed.
-
-    Args:
-        nodes: per gap. generator: stratified uniform times (unbiased); None: Gauss-Legendre.
+def gap_nodes(time: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
+    """Gauss-Legendre nodes inside each gap of ``time [S, T]``: posterior drifts have kinks at observations, so no rule
+    may cross one.
 
     Returns:
         times and weights ``[S, (T - 1) nodes]``.
     """
     start, length = time[:, :-1, None], time.diff(dim=1)[..., None]
-    if generator is None:
-        x, w = np.polynomial.legendre.leggauss(nodes)
-        unit = torch.as_tensor((x + 1) / 2, dtype=time.dtype, device=time.device).expand(*length.shape[:2], nodes)
-        weight = torch.as_tensor(w / 2, dtype=time.dtype, device=time.device)
-    else:
-        shape = (*length.shape[:2], nodes)
-        jitter = torch.rand(shape, generator=generator, dtype=time.dtype, device=time.device)
-        unit = (torch.arange(nodes, dtype=time.dtype, device=time.device) + jitter) / nodes
-        weight = torch.full((nodes,), 1.0 / nodes, dtype=time.dtype, device=time.device)
+    x, w = np.polynomial.legendre.leggauss(nodes)
+    unit = torch.as_tensor((x + 1) / 2, dtype=time.dtype, device=time.device)
+    weight = torch.as_tensor(w / 2, dtype=time.dtype, device=time.device)
     return (start + length * unit).flatten(1), (length * weight).flatten(1)
+
+
+def random_nodes(time: Tensor, nodes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Uniform times, one in each of ``nodes`` equal parts of every series' span: unbiased, and as many for a long
+    series as for a short one.
+
+    Returns:
+        ascending times and weights ``[S, nodes]``.
+    """
+    start, span = time[:, :1], time[:, -1:] - time[:, :1]
+    jitter = torch.rand((len(time), nodes), generator=generator, dtype=time.dtype, device=time.device)
+    unit = (torch.arange(nodes, dtype=time.dtype, device=time.device) + jitter) / nodes
+    return start + span * unit, (span / nodes).expand(-1, nodes)
 
 
 def cubature(dim: int, like: Tensor) -> Tensor:

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from ..labelled.series import Padded
-from ..nets.mlp import MLP, linear
+from ..nets.mlp import linear
 from .bridge import Bridge, build_bridge
-from .hermite import HermiteKnots, hermite_marginals, node_gaps
-from .matching import Marginals, bridge_marginals, gap_nodes
+from .hermite import HermiteKnots, gaps_of, hermite_marginals
+from .matching import Marginals, bridge_marginals, gap_nodes, random_nodes
 from .neural import NeuralSDE, TiltedLinear
+
+
+#: Gauss-Legendre nodes per gap where the answer must be exact to round-off
+GAUSS = 16
 
 
 class Inferred(NamedTuple):
@@ -39,7 +43,7 @@ class PathPosterior(nn.Module, ABC):
     def infer(
         self, padded: Padded, context: Tensor, rows: Rows | None, *, nodes: int, generator: torch.Generator | None
     ) -> Inferred:
-        """Marginals at the data and at quadrature nodes (random when a generator is given)."""
+        """Marginals at the data and at quadrature nodes: ``nodes`` random times, or exact without a generator."""
 
     @abstractmethod
     def sample(
@@ -53,6 +57,10 @@ class PathPosterior(nn.Module, ABC):
         generator: torch.Generator,
     ) -> Tensor:
         """Joint draws ``[n, S, K, d]`` at ``query [S, K]`` (any order)."""
+
+
+def _nodes(time: Tensor, nodes: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    return gap_nodes(time, GAUSS) if generator is None else random_nodes(time, nodes, generator)
 
 
 class BridgePosterior(PathPosterior):
@@ -83,7 +91,7 @@ class BridgePosterior(PathPosterior):
         self, padded: Padded, context: Tensor, rows: Rows | None, *, nodes: int, generator: torch.Generator | None
     ) -> Inferred:
         """See :class:`PathPosterior`."""
-        time, weights = gap_nodes(padded.time, nodes, generator)
+        time, weights = _nodes(padded.time, nodes, generator)
         bridge = self.bridge(padded, context, rows, time)
         marginals = bridge_marginals(bridge, time, bridge.at_query, self.tilted.matrix, self.tilted.spread)
         return Inferred(bridge.mean(bridge.at_data), bridge.cov(bridge.at_data), marginals, weights)
@@ -112,7 +120,9 @@ class HermitePosterior(PathPosterior):
         super().__init__()
         self.dim = prior.dim
         self._prior = [prior]
-        self.head = MLP(width, 6 * prior.dim, (2 * width,), generator=generator, zero=True)
+        self.head = linear(width, 6 * prior.dim, generator=generator)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
     def knots(self, padded: Padded, context: Tensor) -> HermiteKnots:
         """Values and one-sided slopes at the data."""
@@ -132,11 +142,11 @@ class HermitePosterior(PathPosterior):
         self, padded: Padded, context: Tensor, rows: Rows | None, *, nodes: int, generator: torch.Generator | None
     ) -> Inferred:
         """See :class:`PathPosterior`."""
-        time, weights = gap_nodes(padded.time, nodes, generator)
+        time, weights = _nodes(padded.time, nodes, generator)
         knots = self.knots(padded, context)
-        gaps = node_gaps(padded.time.shape[1], nodes, time).expand(time.shape)
         mean, log_sd = knots.value.chunk(2, dim=-1)
-        return Inferred(mean, torch.diag_embed((2 * log_sd).exp()), hermite_marginals(knots, gaps, time), weights)
+        marginals = hermite_marginals(knots, gaps_of(knots.time, time), time)
+        return Inferred(mean, torch.diag_embed((2 * log_sd).exp()), marginals, weights)
 
     def sample(
         self,
@@ -164,12 +174,10 @@ class HermitePosterior(PathPosterior):
 
     def _marginal(self, knots: HermiteKnots, time: Tensor) -> tuple[Tensor, Tensor]:
         inside = torch.minimum(torch.maximum(time, knots.time[:, :1]), knots.time[:, -1:])
-        gap = torch.searchsorted(knots.time.contiguous(), inside.contiguous(), right=True) - 1
-        gap = gap.clamp(0, max(knots.time.shape[1] - 2, 0))
         if knots.time.shape[1] == 1:
             mean, log_sd = knots.value.expand(-1, time.shape[1], -1).chunk(2, dim=-1)
             return mean, log_sd.exp()
-        q = hermite_marginals(knots, gap, inside)
+        q = hermite_marginals(knots, gaps_of(knots.time, inside), inside)
         return q.mean, q.root.diagonal(dim1=-2, dim2=-1)
 
     def _correlation(self, knots: HermiteKnots, time: Tensor, nodes: int = 8) -> Tensor:

@@ -4,20 +4,21 @@ from .discretise import discretise, unique_steps
 from .engine import Backend, choose_backend, kalman_filter, kalman_smoother, sample_paths
 from .linalg import cholesky, psd_root, solve_spd
 from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise, whiten
-from .scan import affine_scan, associative_scan
+from .recurrence import linear_recurrence
+from .scan import associative_scan
 
 __all__ = [
     "Backend",
     "Filtered",
     "LinearGaussian",
     "Smoothed",
-    "affine_scan",
     "associative_scan",
     "cholesky",
     "choose_backend",
     "discretise",
     "kalman_filter",
     "kalman_smoother",
+    "linear_recurrence",
     "matvec",
     "outer_form",
     "psd_root",

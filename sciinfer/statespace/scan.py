@@ -39,16 +39,6 @@ def _interleave(even: Tensor, odd: Tensor) -> Tensor:
     return torch.cat([joined, even[:, -1:]], dim=1)
 
 
-def affine_scan(A: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Prefixes of elementwise affine maps ``x -> A x + b``: ``A, b [B, T, ...]`` of equal shape, real or complex."""
-
-    def combine(first: Elements, second: Elements) -> Elements:
-        return second[0] * first[0], second[0] * first[1] + second[1]
-
-    A, b = associative_scan(combine, (A, b))
-    return A, b
-
-
 def filter_scan(problem: LinearGaussian) -> Filtered:
     """Kalman filter by an associative scan; equal to the sequential one up to round-off."""
     _, _, _, mean, cov = (part for part in _scan_filter_elements(problem))
