@@ -18,13 +18,13 @@ from sciinfer.processes import KernelProcess, build_bridge
 from sciinfer.random import generator
 from sciinfer.statespace import (
     LinearGaussian,
-    affine_scan,
     associative_scan,
     cholesky,
     choose_backend,
     discretise,
     kalman_filter,
     kalman_smoother,
+    linear_recurrence,
     psd_root,
     sample_paths,
     solve_spd,
@@ -291,7 +291,7 @@ def test_gradients_equal_finite_differences(backend):
 
 
 def test_back_end_is_chosen_by_shape():
-    long, short, wide = _random(0, B=1, T=70, d=2), _random(0, T=10), _random(0, B=30, T=70, d=2)
+    long, short, wide = _random(0, B=1, T=70, d=2), _random(0, T=8), _random(0, B=100, T=70, d=2)
     assert [choose_backend(p) for p in (long, short, wide)] == ["scan", "sequential", "sequential"]
     assert choose_backend(short, "scan") == "scan"
 
@@ -406,15 +406,24 @@ def test_equal_steps_are_evaluated_once():
 
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 13])
 @pytest.mark.parametrize("dtype", [F64, torch.complex128])
-def test_affine_scan_is_the_recursion(length, dtype):
+def test_linear_recurrence_is_the_recursion(length, dtype):
     g = generator(length, "scan")
-    A, b = (torch.randn((2, length, 3), generator=g, dtype=dtype) for _ in range(2))
-    total_A, total_b = affine_scan(A, b)
-    x = torch.zeros(2, 3, dtype=dtype)
+    a, b = (torch.randn((2, length, 3), generator=g, dtype=dtype) for _ in range(2))
+    h, x = linear_recurrence(a, b), torch.zeros(2, 3, dtype=dtype)
     for k in range(length):
-        x = A[:, k] * x + b[:, k]
-        torch.testing.assert_close(total_b[:, k], x)
-    torch.testing.assert_close(total_A, A.cumprod(1))
+        x = a[:, k] * x + b[:, k]
+        torch.testing.assert_close(h[:, k], x)
+    # what runs on other devices
+    scanned = associative_scan(lambda i, j: (j[0] * i[0], j[0] * i[1] + j[1]), (a, b))
+    torch.testing.assert_close(scanned[0], a.cumprod(1))
+    torch.testing.assert_close(scanned[1], h)
+
+
+@pytest.mark.parametrize("dtype", [F64, torch.complex128])
+def test_linear_recurrence_has_its_own_exact_adjoint(dtype):
+    g = generator(0, "adjoint")
+    a, b = (torch.randn((2, 5, 3), generator=g, dtype=dtype).requires_grad_() for _ in range(2))
+    assert torch.autograd.gradcheck(linear_recurrence, (a, b))
 
 
 def test_scan_keeps_the_order_of_a_product_that_does_not_commute():
