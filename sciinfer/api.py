@@ -158,7 +158,7 @@ def solve(
     Example:
         >>> from sciinfer.inverse import GaussianPrior
         >>> tree = solve([2.0], operator=[[1.0]], noise=1.0, prior=GaussianPrior(0.0, [[1.0]]))
-        >>> round(float(tree["sample_stats"]["mean"]), 9)
+        >>> round(tree["sample_stats"]["mean"].item(), 9)
         1.0
     """
     operator = registry().get("operators", operator)() if isinstance(operator, str) else operator
