@@ -17,7 +17,7 @@ def copy_tutorials() -> None:
     target = HERE / "tutorials"
     target.mkdir(exist_ok=True)
     sources = {path.name: path for path in (HERE.parent / "tutorials").glob("*.md")}
-    for stale in set(path.name for path in target.glob("*.md")) - set(sources):
+    for stale in {path.name for path in target.glob("*.md")} - set(sources):
         (target / stale).unlink()
     for name, path in sources.items():
         if not (target / name).exists() or (target / name).read_bytes() != path.read_bytes():
@@ -28,7 +28,7 @@ copy_tutorials()
 
 project = "sciinfer"
 author = "the sciinfer developers"
-copyright = author  # noqa: A001 - Sphinx reads this name
+copyright = author
 version = release = sciinfer.__version__
 
 extensions = [
@@ -43,9 +43,9 @@ extensions = [
 exclude_patterns = ["_build", "jupyter_execute", "Thumbs.db"]
 root_doc = "index"
 language = "en"
-nitpicky = False
+smartquotes = False  # they would turn --option into a dash
 
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
+myst_enable_extensions = ["colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"  # -D nb_execution_mode=off builds without running the tutorials

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any
 
 from markdown import MarkdownDirective, table
@@ -33,17 +34,27 @@ def _section(name: str, command: Any) -> str:
 
 
 def _row(param: Any, context: Any) -> tuple[str, str, str]:
-    value = param.make_metavar(context)
+    value = param.metavar or (param.name or "").upper()
     if param.param_type_name == "argument":
         names = f"`{value}`"
     else:
         names = " / ".join(f"`{name}`" for name in [*param.opts, *param.secondary_opts])
-        names += "" if getattr(param, "is_flag", False) else f" `{value}`"
+        names += "" if getattr(param, "is_flag", False) else f" `{param.metavar or _kind(param)}`"
     default = param.get_default(context)
     default = getattr(default, "value", default)
     plain = default is None or default in ((), [], "") or callable(default)
     shown = "" if plain or isinstance(default, bool) else f"`{default}`"
     return names, getattr(param, "help", None) or "", "required" if param.required else shown
+
+
+def _kind(param: Any) -> str:
+    kind = getattr(getattr(param, "type_descriptor", None), "annotation", str)
+    known = {int: "INTEGER", float: "NUMBER", str: "TEXT"}
+    return (
+        "|".join(str(one.value) for one in kind)
+        if isinstance(kind, type) and issubclass(kind, Enum)
+        else known.get(kind, "TEXT")
+    )
 
 
 def _examples(epilog: str) -> str:

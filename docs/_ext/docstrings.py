@@ -51,6 +51,36 @@ def _entry(module: str, name: str) -> str:
     return f".. py:data:: {name}\n   :module: {module}\n\n   {known}\n"
 
 
+#: formulas in docstrings are shown as text, so that the pages need no script from elsewhere
+_TEX = {
+    "mu": "μ", "xi": "ξ", "rho": "ρ", "tau": "τ", "alpha": "α", "sigma": "σ", "theta": "θ", "varepsilon": "ε",
+    "Delta": "Δ", "odot": "⊙", "sim": "~", "propto": "∝", "cdot": "·", "le": "≤", "ge": "≥", "ll": "≪", "in": "∈",
+    "sum": "Σ", "sqrt": "√", "langle": "⟨", "rangle": "⟩", "quad": "  ", "top": "T",
+}  # fmt: skip
+
+
+def plain_formulas(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """A formula, inline or on a line of its own, becomes a literal with the same meaning."""
+    text = re.sub(r"^( *)\.\. math:: (.+)$", r"\1:math:`\2`", "\n".join(lines), flags=re.MULTILINE)
+    text = re.sub(r":math:`([^`]+)`", lambda match: f"``{plain(' '.join(match[1].split()))}``", text)
+    lines[:] = text.split("\n")
+
+
+def plain(tex: str) -> str:
+    r"""TeX as text: ``\mu + \frac{1}{2m} x^{-1}`` becomes ``μ + 1/(2m) x^-1``."""
+    tex = re.sub(r"\\(?:mathrm|text)\{([^{}]*)\}", r"\1", tex)
+    tex = re.sub(r"\\frac(\w)(\w)", r"\1/\2", tex)
+    tex = re.sub(r"\\frac\{([^{}]*)\}\{([^{}]*)\}", lambda m: f"{_factor(m[1])}/{_factor(m[2])}", tex)
+    for command in sorted(_TEX, key=len, reverse=True):
+        tex = re.sub(rf"\\{command}(?![a-zA-Z])", _TEX[command], tex)
+    tex = re.sub(r"\\hat ?", "", tex).replace(r"\,", " ").replace(r"\|", "‖")
+    return re.sub(r"\{([^{}]*)\}", lambda m: m[1] if re.fullmatch(r"-?(\d+|[a-zA-Z])", m[1]) else f"({m[1]})", tex)
+
+
+def _factor(text: str) -> str:
+    return text if re.fullmatch(r"\w+", text) and not re.match(r"\d+[a-z]", text) else f"({text})"
+
+
 def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """A formula's ``|x - y|`` outside a literal would be read as a substitution."""
     for number, line in enumerate(lines):
@@ -62,5 +92,6 @@ def escape_bars(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines
 def setup(app: Sphinx) -> dict[str, bool]:
     """Register the directive."""
     app.add_directive("api", ApiDirective)
+    app.connect("autodoc-process-docstring", plain_formulas)
     app.connect("autodoc-process-docstring", escape_bars)
     return {"parallel_read_safe": True}

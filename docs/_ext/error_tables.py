@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import sciinfer.datasets
 from markdown import MarkdownDirective, table
 from sphinx.application import Sphinx
 
 import sciinfer
-import sciinfer.datasets
 from sciinfer import errors
 
 
@@ -30,15 +30,13 @@ class ErrorsDirective(MarkdownDirective):
 
     def markdown(self) -> str:
         """Meaning of the class, then its codes with causes and fixes."""
-        found = sorted(set(raised()))
+        found = sorted(set(raised()), key=lambda one: ("/" not in one.code, one))
         return "\n\n".join(_section(cls, [one for one in found if one.name == cls.__name__]) for cls in classes())
 
 
 def classes() -> list[type[errors.SciInferError]]:
     """Error classes, the base first, in the order of their definition."""
-    return [
-        cls for _, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, errors.SciInferError)
-    ]
+    return [cls for _, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, errors.SciInferError)]
 
 
 def raised() -> Iterator[Raised]:

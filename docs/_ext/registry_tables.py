@@ -70,8 +70,10 @@ def _special(entry: Entry) -> list[str]:
         return [f"suffixes {', '.join(f'`{suffix}`' for suffix in entry.suffixes)}"] if entry.suffixes else []
     if isinstance(entry, MetricEntry):
         better = "closest to its target" if entry.orientation == "target" else entry.orientation
-        return [f"best is {better}" if entry.orientation == "target" else f"{better} is better",
-                "proper" if entry.proper else "not a proper score"]
+        return [
+            f"best is {better}" if entry.orientation == "target" else f"{better} is better",
+            "proper" if entry.proper else "not a proper score",
+        ]
     if isinstance(entry, MethodEntry):
         return [f"class: {entry.kind}"]
     return []
