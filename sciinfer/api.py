@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,15 @@ __all__ = ["Fitted", "check", "fit", "load", "names", "open_dataset", "solve"]
 
 CHECKPOINTS = "checkpoints"
 _LOG = logging.getLogger("sciinfer")
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+# the threads of a process do not survive a fork, and a child that counts on them waits for ever
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
 
 
 def names(kind: str) -> list[str]:
