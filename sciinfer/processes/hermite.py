@@ -25,11 +25,13 @@ def hermite_marginals(knots: HermiteKnots, gap: Tensor, time: Tensor) -> Margina
 
     ``v`` and ``B`` are the exact time derivatives: ``m'`` and ``diag((log sigma)')``.
     """
-    start, stop = _at(knots.time[..., None], gap), _at(knots.time[..., None], gap + 1)
+    # a series of one time has no gap: its only knot is both ends of one of length zero
+    after = (gap + 1).clamp(max=knots.time.shape[1] - 1)
+    start, stop = _at(knots.time[..., None], gap), _at(knots.time[..., None], after)
     h = (stop - start).clamp(min=1e-12)
     u = (time[..., None] - start) / h
-    p0, p1 = _at(knots.value, gap), _at(knots.value, gap + 1)
-    s0, s1 = _at(knots.right, gap) * h, _at(knots.left, gap + 1) * h
+    p0, p1 = _at(knots.value, gap), _at(knots.value, after)
+    s0, s1 = _at(knots.right, gap) * h, _at(knots.left, after) * h
     value = p0 * (1 + 2 * u) * (1 - u) ** 2 + s0 * u * (1 - u) ** 2 + p1 * u**2 * (3 - 2 * u) + s1 * u**2 * (u - 1)
     slope = (6 * u**2 - 6 * u) * (p0 - p1) + s0 * (1 - u) * (1 - 3 * u) + s1 * u * (3 * u - 2)
     mean, log_sd = value.chunk(2, dim=-1)
