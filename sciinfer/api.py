@@ -94,7 +94,7 @@ def fit(
         ConfigError: unknown options. NumericalError: training diverged.
 
     Example:
-        >>> fitted = fit(open_dataset("nile"), options={"process": "linear"}, progress="silent")
+        >>> fitted = fit(open_dataset("nile"), options={"process": "structural"}, progress="silent")
         >>> fitted.status
         'finished'
     """

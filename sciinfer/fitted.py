@@ -74,7 +74,7 @@ class Fitted:
         Example:
             >>> import sciinfer as si
             >>> ds = si.open_dataset("oscillator_gappy").isel(series=[0])
-            >>> fitted = si.fit(ds, options={"process": "linear"}, progress="silent")
+            >>> fitted = si.fit(ds, options={"process": "structural"}, progress="silent")
             >>> fitted.predict(time=[1.0, 12.5], draws=10)["posterior_predictive"]["y"].sizes["time"]
             2
         """
@@ -177,7 +177,8 @@ class Fitted:
 
         Example:
             >>> import sciinfer as si
-            >>> "latent-sde" in si.fit(si.open_dataset("nile"), options={"process": "linear"}, progress="silent").summary()
+            >>> nile = si.open_dataset("nile")
+            >>> "latent-sde" in si.fit(nile, options={"process": "structural"}, progress="silent").summary()
             True
         """
         counts = self._conditioning().counts
