@@ -221,7 +221,9 @@ def _numbers(fitted):
 
 @pytest.mark.parametrize("options", MODELS, ids=["bridge", "hermite", "linear", "structural"])
 def test_same_seed_same_bits(options):
-    runs = [si.fit(_data(6), options=options, training={"steps": 4}, seed=seed, progress="silent") for seed in (0, 0, 1)]
+    runs = [
+        si.fit(_data(6), options=options, training={"steps": 4}, seed=seed, progress="silent") for seed in (0, 0, 1)
+    ]
     np.testing.assert_array_equal(_numbers(runs[0]), _numbers(runs[1]))
     assert runs[0].history.loss == runs[1].history.loss
     assert not np.array_equal(_numbers(runs[0]), _numbers(runs[2]))
