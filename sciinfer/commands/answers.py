@@ -9,7 +9,7 @@ import typer
 from ..errors import ConfigError
 from . import files, parse
 from .console import say, table, working
-from .options import Data, DataOption, Draws, Json, Out, Run, Seed, Times
+from .options import Data, DataOption, Draws, Json, Out, Part, Run, Seed, Times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,6 +27,7 @@ GENERATE_EXAMPLES = ('sciinfer generate run/ --time "0:20:201" --draws 50 --out 
 SCORE_EXAMPLES = (
     "sciinfer score run/ held_out.nc",
     "sciinfer score run/ co2 --after 1997-01-01 --season 365.25D",
+    "sciinfer score run/ physionet2012 --part test --after 24",
     "sciinfer score run/ new_series.nc --given their_past.nc --json",
 )
 _COUNT, _ROWS = 300, 10
@@ -47,6 +48,7 @@ def predict(
     out: Out = None,
     seed: Seed = None,
     data_option: DataOption = None,
+    part: Part = None,
 ) -> None:
     """Posterior at any times: what happened in the gaps, and what comes next.
 
@@ -56,7 +58,7 @@ def predict(
     files.check_output(out)
     fitted = files.load_run(run)
     options = parse.pairs(data_option, "--data-option")
-    given = None if data is None else files.open_for(data, fitted.schema, options)
+    given = None if data is None else files.open_for(data, fitted.schema, options, part)
     wanted = _wanted(fitted, given, time, start, to, count)
     with working("predicting"):
         tree = fitted.predict(given, time=wanted, draws=draws, seed=seed)
@@ -103,6 +105,7 @@ def score(
     out: Out = None,
     seed: Seed = None,
     data_option: DataOption = None,
+    part: Part = None,
     as_json: Json = False,
 ) -> None:
     """The model and trivial baselines on the same held-out data: CRPS, RMSE, coverage.
@@ -113,7 +116,7 @@ def score(
 
     files.check_output(out)
     fitted = files.load_run(run)
-    test = files.open_for(data, fitted.schema, parse.pairs(data_option, "--data-option"))
+    test = files.open_for(data, fitted.schema, parse.pairs(data_option, "--data-option"), part)
     options: dict[str, Any] = {"draws": draws, "seed": seed}
     if given is not None:
         options["given"] = files.open_for(given, fitted.schema)
@@ -127,15 +130,7 @@ def score(
         scores = fitted.score(test, **options)
     (print_json if as_json else print_scores)(scores)
     if out is not None:
-        _save_quietly(scores, out, as_json)
-
-
-def _save_quietly(scores: xr.Dataset, out: Any, as_json: bool) -> None:
-    from ..labelled.write import write
-
-    write(scores, out)
-    if not as_json:
-        say(f"wrote {out}")
+        files.save(scores, out, quiet=as_json)
 
 
 def _wanted(

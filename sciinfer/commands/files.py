@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, NameNotFoundError
+from ..errors import ConfigError, NameNotFoundError, SchemaError
 from ..extend.registry import registry
 from .console import note, say
+from .options import SeriesPart
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
     from ..fitted import Fitted
     from ..labelled.schema import Schema
 
+#: what the file format itself may need
+_OVERHEAD = 200_000
 _SUFFIXES = (".nc", ".nc4", ".h5", ".zarr")
 
 
@@ -55,12 +61,15 @@ def _no_such_name(source: str) -> None:
         ) from err  # fmt: skip
 
 
-def open_for(source: str, schema: Schema, options: Mapping[str, Any] | None = None) -> xr.Dataset:
+def open_for(
+    source: str, schema: Schema, options: Mapping[str, Any] | None = None, part: SeriesPart | None = None
+) -> xr.Dataset:
     """Data for a fitted model: columns are read as at its fit."""
     from ..labelled.frames import as_fitted
 
     names = [variable.name for variable in schema.variables]
-    return as_fitted(needed(open_data(source, options), names, schema.time.name, schema.series), schema)
+    ds = as_fitted(needed(open_data(source, options), names, schema.time.name, schema.series), schema)
+    return part_of(ds, part, time=schema.time.name)
 
 
 def needed(data: Any, variables: Sequence[str] | None, time: str | None, series: str | None) -> Any:
@@ -76,6 +85,25 @@ def needed(data: Any, variables: Sequence[str] | None, time: str | None, series:
 
     keep = {*variables, *((time,) if time else TIME_NAMES), *((series,) if series else SERIES_NAMES)}
     return data[[column for column in data.columns if column in keep]]
+
+
+def part_of(data: Any, part: SeriesPart | None, *, time: str | None = None, series: str | None = None) -> Any:
+    """The series of one part of the fixed split (60/20/20, seed 0); everything where no part is named.
+
+    Raises:
+        SchemaError: there is only one series.
+    """
+    if part is None:
+        return data
+    from ..datasets.splits import split_series  # pyright: ignore[reportMissingImports] - lives beside the package
+    from ..labelled.frames import as_dataset
+    from ..labelled.layouts import find_layout
+
+    ds = as_dataset(data, time=time, series=series)
+    layout = find_layout(ds, time, series)
+    if layout.series is None:
+        raise SchemaError("a single series has no parts", variable="--part", fix="use --until to split in time")
+    return split_series(ds, dim=layout.series)[list(SeriesPart).index(part)]
 
 
 def load_run(run: Path) -> Fitted:
@@ -95,9 +123,35 @@ def check_output(path: Path | None) -> None:
         raise ConfigError(f"cannot write files called {path.name!r}", variable="--out", fix="use .nc or .zarr")
 
 
-def save(obj: xr.Dataset | xr.DataTree, path: Path) -> None:
-    """Write a result and say so."""
+def save(obj: xr.Dataset | xr.DataTree, path: Path, *, quiet: bool = False) -> None:
+    """Write a result and, unless ``quiet``, say so.
+
+    Raises:
+        ResourceError: no room, or not writable; what was there is intact.
+    """
     from ..labelled.write import write
 
+    if path.suffix.lower() != ".zarr":
+        reserve(path, obj.nbytes + _OVERHEAD)
     write(obj, path)
-    say(f"wrote {path}")
+    if not quiet:
+        say(f"wrote {path}")
+
+
+def reserve(path: Path, size: int) -> None:
+    """Refuse before HDF5 begins where the disk has no room: it can crash the process when a write of its own fails.
+
+    Raises:
+        ResourceError: fewer than ``size`` bytes can be had beside ``path``.
+    """
+    from ..labelled.atomic import resource_error
+
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as err:
+        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise resource_error(err, path) from err

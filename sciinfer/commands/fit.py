@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..errors import CheckpointError, ConfigError, SciInferError, StateError
 from . import files, parse
 from .console import console, note, say, working
 from .group import INTERRUPTED
-from .options import Data, DataOption, Progress, ProgressMode
+from .options import Data, DataOption, Part, Progress, ProgressMode
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -24,6 +25,7 @@ EXAMPLES = (
     "sciinfer fit flux.csv --time t --variables flux --out run/",
     "sciinfer fit co2 --set process=structural --until 1997-01-01 --out run/",
     "sciinfer fit oscillator_gappy --train steps=200 --train learning_rate=0.02 --out run/",
+    "sciinfer fit physionet2012 --data-option subset=a+b --part train --train batch_size=256 --out run/",
     "sciinfer fit --resume run/",
 )
 _DEFAULT_MODEL = "latent-sde"
@@ -67,6 +69,7 @@ def fit(
     series: SeriesName = None,
     variables: Variables = None,
     until: Until = None,
+    part: Part = None,
     seed: FitSeed = None,
     resume: Resume = None,
     overwrite: Overwrite = False,
@@ -79,14 +82,21 @@ def fit(
     """
     if resume is not None:
         unused = {"DATA": data, "--model": model, "--out": out, "--set": settings, "--seed": seed, "--until": until}
-        unused |= {"--data-option": data_option, "--time": time, "--series": series, "--variables": variables}
+        unused |= {
+            "--part": part,
+            "--data-option": data_option,
+            "--time": time,
+            "--series": series,
+            "--variables": variables,
+        }
         _resume(resume, [name for name, given in unused.items() if given is not None], train, progress, report)
         return
     source, folder = _given(data, out)
     _refuse_occupied(folder, overwrite)
     chosen = parse.names(variables)
     raw = files.open_data(source, parse.pairs(data_option, "--data-option"))
-    ds, rest = _parted(files.needed(raw, chosen, time, series), time, series, until)
+    shared = files.part_of(files.needed(raw, chosen, time, series), part, time=time, series=series)
+    ds, rest = _parted(shared, time, series, until)
     choices: dict[str, Any] = {"options": parse.pairs(settings, "--set"), "training": parse.pairs(train, "--train")}
     names: dict[str, Any] = {"time": time, "series": series, "variables": chosen}
     from ..api import fit as run_fit
@@ -153,8 +163,11 @@ def _resume(folder: Path, unused: list[str], train: list[str] | None, progress: 
             code="config/resume",
             fix="leave them out; --train may change steps, time_limit, patience, device, ...",
         )
-    from ..api import resume
+    from ..api import CHECKPOINTS, resume
 
+    if (folder / _MANIFEST).is_file():
+        with contextlib.suppress(OSError):  # stopped before its first checkpoint: begins anew
+            (folder / CHECKPOINTS).mkdir(exist_ok=True)
     changes = parse.pairs(train, "--train")
     fitted = _interruptible(folder, lambda: resume(folder, training=changes or None, progress=progress.value))
     _finish(fitted, folder, None, report)

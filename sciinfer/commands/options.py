@@ -36,6 +36,20 @@ Times = Annotated[
         "--time", metavar="TIMES", help='"START:STOP:COUNT" or "T1,T2,...": numbers or ISO dates, as the data.'
     ),
 ]
+
+
+class SeriesPart(StrEnum):
+    """A share of the series: 60, 20 and 20 %."""
+
+    train = "train"
+    validation = "validation"
+    test = "test"
+
+
+Part = Annotated[
+    SeriesPart | None,
+    typer.Option("--part", help="Of many series only these: a fixed split of whole series, 60/20/20 %."),
+]
 Progress = Annotated[ProgressMode, typer.Option("--progress", help="A bar, plain lines, nothing; auto: by terminal.")]
 HeldOut = Annotated[
     str | None, typer.Option("--held-out", metavar="DATA", help="Data that the model has not seen: file or name.")
