@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -110,6 +111,8 @@ def fit(
     ready = Fitted(built, schema, ds, model, seed, options, config.to_dict(), status="started", _encoded=encoded)
     if out is not None:
         ready.save(out)
+        # checkpoints of an earlier fit in this folder must not be taken for this one's
+        shutil.rmtree(Path(out) / CHECKPOINTS, ignore_errors=True)
     return _train(ready, config, out, progress, resume=False)
 
 
@@ -193,7 +196,7 @@ def solve(
 def _solution_tree(answer: Any, dims: tuple[str, ...], y: Any, observation: Observation, attrs: dict[str, Any]) -> Any:
     scalars = {key: value for key, value in answer.stats.items() if isinstance(value, int | float)}
     texts = {key: value for key, value in answer.stats.items() if isinstance(value, str)}
-    stats = {key: ((), float(value)) for key, value in scalars.items()}
+    stats: dict[str, Any] = {key: ((), float(value)) for key, value in scalars.items()}
     stats["mean"] = (dims, answer.mean.numpy())
     stats["sd"] = (dims, answer.variance.clamp(min=0.0).sqrt().numpy())
     observed = y if isinstance(y, xr.DataArray) else xr.DataArray(np.asarray(y), dims=observation.operator.range.dims)
@@ -211,6 +214,8 @@ def _solution_tree(answer: Any, dims: tuple[str, ...], y: Any, observation: Obse
 
 def _train(ready: Fitted, config: TrainingConfig, out: str | Path | None, progress: str, *, resume: bool) -> Fitted:
     folder = None if out is None else Path(out) / CHECKPOINTS
+    if resume and folder is not None:
+        folder.mkdir(exist_ok=True)  # killed before its first checkpoint, a fit starts anew
     run = RunInfo(model=ready.name, seed=ready.seed, folder=None if out is None else str(out))
     manager = registry().manager
 

@@ -127,7 +127,8 @@ def _prepared(path: str | os.PathLike[str], limits: Limits | None) -> tuple[Path
         )
     with reading(target):
         trusted = verify(target)
-    return target, replace(limits or Limits(), trusted=trusted)
+    limits = limits or Limits()
+    return target, replace(limits, trusted=trusted or limits.trusted)
 
 
 def _call(target: Any, path: Path, limits: Limits) -> Any:
