@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any
 
-from markdown import MarkdownDirective, table
+from as_markdown import MarkdownDirective, table
 from sphinx.application import Sphinx
 
 
@@ -18,7 +18,7 @@ class CommandsDirective(MarkdownDirective):
 
         from sciinfer.cli import app
 
-        group = get_command(app)
+        group: Any = get_command(app)
         return "\n\n".join(_section(name, command) for name, command in group.commands.items() if not command.hidden)
 
 

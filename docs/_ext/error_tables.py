@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import sciinfer.datasets
-from markdown import MarkdownDirective, table
+import sciinfer.datasets  # pyright: ignore[reportMissingImports] - lives beside the package
+from as_markdown import MarkdownDirective, table
 from sphinx.application import Sphinx
 
 import sciinfer

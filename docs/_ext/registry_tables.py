@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from markdown import MarkdownDirective, indented, table
+from as_markdown import MarkdownDirective, indented, table
 from sphinx.application import Sphinx
 
 from sciinfer.extend import KINDS, Entry, registry
@@ -86,7 +86,7 @@ def _card(entry: DatasetEntry) -> list[str]:
 
 def cards() -> dict[str, dict[str, Any]]:
     """All data cards by name."""
-    import sciinfer.datasets
+    import sciinfer.datasets  # pyright: ignore[reportMissingImports] - lives beside the package
 
     folder = Path(str(sciinfer.datasets.__file__)).parent / "cards"
     return {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))}
