@@ -15,7 +15,6 @@ from .hermite import HermiteKnots, gaps_of, hermite_marginals
 from .matching import Marginals, bridge_marginals, gap_nodes, random_nodes
 from .neural import NeuralSDE, TiltedLinear
 
-
 #: Gauss-Legendre nodes per gap where the answer must be exact to round-off
 GAUSS = 16
 
