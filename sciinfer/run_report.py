@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .fitted import Fitted
     from .labelled.schema import Schema
 
-MOST_SERIES, MOST_DATA_TIMES = 4, 1500
+MOST_SERIES, MOST_FIGURES, MOST_DATA_TIMES = 4, 12, 1500
 GRID, DRAWS = 300, 100
 #: numbers of one prediction; beyond it fewer series, then fewer times, then fewer draws are taken
 _BUDGET = 1.5e7
@@ -36,7 +36,7 @@ def write_run_report(
     """Write ``report.html`` for a fitted model.
 
     Args:
-        fitted: the model; of many series the first four are drawn.
+        fitted: the model; of many series at most the first four are drawn.
         path: the HTML file.
         scores: of :meth:`Fitted.score`.
         held_out: data that the model has not seen, drawn and used for calibration.
@@ -59,7 +59,7 @@ def write_run_report(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SciInferWarning)  # said once, at the fit
-        data = first_series(fitted.data, fitted.schema, MOST_SERIES)
+        data = first_series(fitted.data, fitted.schema, most_series(fitted.schema))
         tree, truth, notes = _prediction(fitted, data, held_out)
         return write_report(
             path,
@@ -94,6 +94,11 @@ def first_series(ds: xr.Dataset, schema: Schema, count: int) -> xr.Dataset:
     return ds.isel(chosen)
 
 
+def most_series(schema: Schema) -> int:
+    """How many series are drawn: each figure takes time, so of many variables fewer."""
+    return max(1, min(MOST_SERIES, MOST_FIGURES // max(len(schema.variables), 1), MOST_FIGURES // schema.n_channels))
+
+
 def history_of(fitted: Fitted) -> dict[str, Sequence[float]] | None:
     """Loss lists as the report draws them; None where nothing was trained."""
     history = fitted.history
@@ -113,7 +118,7 @@ def _prediction(fitted: Fitted, data: xr.Dataset, held_out: xr.Dataset | None) -
     schema = fitted.schema
     truth = None if held_out is None else as_fitted(held_out, schema)
     whole = fitted._conditioning().batch.n_series
-    series, grid, draws = min(whole, MOST_SERIES), GRID, DRAWS
+    series, grid, draws = min(whole, most_series(schema)), GRID, DRAWS
     while True:
         part = first_series(data, schema, series)
         shown = None if truth is None else same_series(truth, part, schema)

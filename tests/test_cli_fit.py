@@ -288,11 +288,11 @@ def test_a_time_limit_leaves_a_fit_that_goes_on(tmp_path, waves):
 
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_process(tmp_path, waves):
-    arguments = ("fit", str(waves), *NEURAL, "--train", "checkpoint_every=20")
-    arguments = tuple("steps=400" if text == "steps=12" else text for text in arguments)
+    arguments = ("fit", str(waves), *NEURAL, "--train", "checkpoint_every=10")
+    arguments = tuple("steps=120" if text == "steps=12" else text for text in arguments)
     process = _start(tmp_path, *arguments, "--out", "parts")
     deadline = time.monotonic() + 120
-    while not (tmp_path / "parts/checkpoints/ckpt-00000020").is_dir():
+    while not (tmp_path / "parts/checkpoints/ckpt-00000010").is_dir():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

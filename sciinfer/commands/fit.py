@@ -29,6 +29,7 @@ EXAMPLES = (
     "sciinfer fit --resume run/",
 )
 _DEFAULT_MODEL = "latent-sde"
+_MOST_LEARNED = 12
 _MANIFEST = "manifest.json"
 
 Model = Annotated[
@@ -82,13 +83,8 @@ def fit(
     """
     if resume is not None:
         unused = {"DATA": data, "--model": model, "--out": out, "--set": settings, "--seed": seed, "--until": until}
-        unused |= {
-            "--part": part,
-            "--data-option": data_option,
-            "--time": time,
-            "--series": series,
-            "--variables": variables,
-        }
+        unused |= {"--data-option": data_option, "--time": time, "--series": series, "--variables": variables}
+        unused |= {"--part": part}
         _resume(resume, [name for name, given in unused.items() if given is not None], train, progress, report)
         return
     source, folder = _given(data, out)
@@ -188,13 +184,25 @@ def _finish(fitted: Fitted, folder: Path, rest: xr.Dataset | None, report: bool)
     if stopped == "interrupted":
         _say_stopped(f"interrupted after step {steps} of {total}; a checkpoint has been written", folder)
         raise typer.Exit(INTERRUPTED)
-    say(fitted.summary())
+    _say_summary(fitted)
     scores = _score(fitted, rest)
     say(f"\nmodel   {folder}")
     if report:
         _report(fitted, folder, scores, rest)
     if stopped == "time":
         note(f"the time limit ended training after step {steps} of {total}; go on: sciinfer fit --resume {folder}")
+
+
+def _say_summary(fitted: Fitted) -> None:
+    """The summary; of many learned quantities only the first."""
+    lines = fitted.summary().splitlines()
+    learned = [place for place, line in enumerate(lines) if line.startswith("  ")]
+    hidden = learned[_MOST_LEARNED:]
+    for place, line in enumerate(lines):
+        if place not in hidden:
+            say(line)
+        elif place == hidden[-1]:
+            say(f"  ... and {len(hidden)} more")
 
 
 def _score(fitted: Fitted, rest: xr.Dataset | None) -> xr.Dataset | None:
