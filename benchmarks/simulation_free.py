@@ -1,8 +1,8 @@
 """One training step of a latent SDE: simulation-free against torchsde's Euler with backpropagation through the solver.
 
-Equal batch (256 series), times (100), latent size (4), nets (two hidden layers of 128, context 64) and likelihood; torchsde takes
-200 Euler steps. A step is the ELBO and its gradient. "encoder excluded" feeds both the same fixed context; otherwise
-both run the same encoder.
+Equal batch (256 series), times (100), latent size (4), nets (two hidden layers of 128, context 64) and likelihood;
+torchsde takes 200 Euler steps. A step is the ELBO and its gradient. "encoder excluded" feeds both the same fixed
+context; otherwise both run the same encoder.
 """
 
 from __future__ import annotations

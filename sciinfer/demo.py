@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .models.exact import ExactPathModel
 
 #: the same in eight lines; ``sciinfer demo --show`` prints it
-DEMO_CODE = '''import numpy as np
+DEMO_CODE = """import numpy as np
 import sciinfer as si
 
 ds = si.open_dataset("oscillator_gappy")                    # bundled; NaN = missing; irregular times
@@ -23,7 +23,7 @@ fitted = si.fit(ds, model="latent-sde", seed=0)             # a latent stochasti
 tree = fitted.predict(time=np.linspace(0, 15, 301), draws=200)
 print(fitted.score(si.open_dataset("oscillator_gappy_test")))
 fitted.save("run/")
-'''
+"""
 
 CO2_KERNEL = (
     "integrated-wiener(rate=1e-8) + seasonal(period=365.25D, harmonics=3, variance=0.03)"
@@ -75,7 +75,9 @@ def run_demo(out: str | Path = "demo", *, progress: str = "auto", say: Callable[
         title="sciinfer demo",
         trees={run.title: run.tree for run in runs.values()},
         scores={run.title: run.scores for run in runs.values()},
-        history={run.title: {"steps": run.fitted.history.steps, "loss": run.fitted.history.loss} for run in runs.values()},
+        history={
+            run.title: {"steps": run.fitted.history.steps, "loss": run.fitted.history.loss} for run in runs.values()
+        },
         held_out={run.title: run.held_out for run in runs.values()},
         provenance={"command": "sciinfer demo"},
         notes=[
@@ -100,7 +102,7 @@ def run_oscillator(folder: Path, progress: str = "silent") -> Run:
 
 
 def run_co2(folder: Path, progress: str = "silent") -> Run:
-    """The weekly Mauna Loa record: trend, season and short-term noise as one linear SDE; the last five years forecast."""
+    """The weekly Mauna Loa record: trend, season and short-term noise as one linear SDE; five years are forecast."""
     from .api import fit, open_dataset
 
     began = time.perf_counter()

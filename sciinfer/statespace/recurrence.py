@@ -36,7 +36,7 @@ class _LinearRecurrence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """``dL/da_k = G_k conj(h_{k-1})``, ``dL/db = G``."""
         a, h = ctx.saved_tensors
         # step k of the backward recurrence multiplies by the coefficient of step k + 1
