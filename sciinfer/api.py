@@ -18,7 +18,7 @@ from . import __version__
 from .diagnostics import check
 from .errors import ConfigError, SciInferWarning, ShapeError, StateError
 from .extend import RunInfo, registry
-from .fitted import Fitted, build_model
+from .fitted import Fitted, build_model, resolved_options
 from .inverse import Observation, choose_method
 from .labelled.frames import as_dataset
 from .labelled.ingest import encode, infer_schema
@@ -107,6 +107,7 @@ def fit(
     encoded = encode(ds, schema)
     _say_missing(encoded.counts)
     built = build_model(model, schema, options, seed)
+    options = resolved_options(model, options)
     config = TrainingConfig.with_defaults(built.training_defaults(encoded.batch), training or {})
     ready = Fitted(built, schema, ds, model, seed, options, config.to_dict(), status="started", _encoded=encoded)
     if out is not None:

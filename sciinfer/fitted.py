@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from .labelled.schema import Schema
 from .labelled.series import SeriesBatch
 from .labelled.storage import load_folder, save_folder
 from .labelled.times import query_times
-from .labelled.write import write
+from .labelled.write import netcdf_bytes
 from .models.base import Draws, Model
 from .random import generator
 from .scoring import score_forecasts, split_at
@@ -219,7 +220,7 @@ class Fitted:
             "history": _plain(self.history.to_tree()),
         }
         weights = {key: value.detach().cpu() for key, value in self.model.state_dict().items()}
-        save_folder(folder, config=config, weights=weights, extra={DATA_FILE: _netcdf_bytes(self.data)})
+        save_folder(folder, config=config, weights=weights, extra={DATA_FILE: netcdf_bytes(self.data)})
         return folder
 
     @classmethod
@@ -330,9 +331,12 @@ def build_model(name: str, schema: Schema, options: Mapping[str, Any], seed: int
     return registry().get("models", name)(schema, seed=seed, **options)
 
 
-def with_status(fitted: Fitted, status: str, history: History) -> Fitted:
-    """The same fit, further on."""
-    return replace(fitted, status=status, history=history)
+def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The caller's options over the model's defaults: what is saved must not depend on defaults of a later release."""
+    parameters = inspect.signature(registry().get("models", name)).parameters.values()
+    known = set(registry().entry("models", name).options)
+    defaults = {p.name: p.default for p in parameters if p.name in known and p.default is not p.empty}
+    return {**defaults, **options}
 
 
 def _present(coord: xr.DataArray) -> np.ndarray:
@@ -344,12 +348,6 @@ def _cat(parts: list[Tensor | None], name: str) -> Any:
     if not known:
         return None
     return torch.cat(known, dim=0 if name in ("mean", "variance") else 1)
-
-
-def _netcdf_bytes(ds: xr.Dataset) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="sciinfer-") as folder:
-        write(ds, Path(folder) / DATA_FILE)
-        return (Path(folder) / DATA_FILE).read_bytes()
 
 
 def _from_netcdf_bytes(data: bytes) -> xr.Dataset:

@@ -81,7 +81,10 @@ def test_answers_carry_their_provenance(neural):
     assert attrs["sciinfer_version"] == si.__version__
     assert attrs["torch_version"] == torch.__version__
     assert (attrs["model"], attrs["seed"]) == ("latent-sde", 5)
-    assert json.loads(attrs["config"])["options"] == SMALL
+    # everything is recorded, defaults too: a later release may have others
+    recorded = json.loads(attrs["config"])["options"]
+    assert {key: recorded[key] for key in SMALL} == SMALL
+    assert set(recorded) == set(registry().entry("models", "latent-sde").options)
     assert attrs["data_sha256"] == data_hash(neural.data)
     other = _data(seed=1)
     assert neural.predict(other, draws=2).attrs["data_sha256"] == data_hash(other) != attrs["data_sha256"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +17,7 @@ if TYPE_CHECKING:
     from ..fitted import Fitted
     from ..labelled.schema import Schema
 
-#: what the file format itself may need
-_OVERHEAD = 200_000
+#: formats of results
 _SUFFIXES = (".nc", ".nc4", ".h5", ".zarr")
 
 
@@ -131,27 +127,6 @@ def save(obj: xr.Dataset | xr.DataTree, path: Path, *, quiet: bool = False) -> N
     """
     from ..labelled.write import write
 
-    if path.suffix.lower() != ".zarr":
-        reserve(path, obj.nbytes + _OVERHEAD)
     write(obj, path)
     if not quiet:
         say(f"wrote {path}")
-
-
-def reserve(path: Path, size: int) -> None:
-    """Refuse before HDF5 begins where the disk has no room: it can crash the process when a write of its own fails.
-
-    Raises:
-        ResourceError: fewer than ``size`` bytes can be had beside ``path``.
-    """
-    from ..labelled.atomic import resource_error
-
-    if not hasattr(os, "posix_fallocate"):
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
-    except OSError as err:
-        if err.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-            raise resource_error(err, path) from err

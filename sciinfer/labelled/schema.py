@@ -110,7 +110,9 @@ class TimeAxis:
         try:
             return pd.Timedelta(text).total_seconds()
         except ValueError as err:
-            raise ConfigError(f"cannot read the duration {text!r}: {err}", fix='write "7D", "365.25D" or "12h"') from err
+            raise ConfigError(
+                f"cannot read the duration {text!r}: {err}", fix='write "7D", "365.25D" or "12h"'
+            ) from err
 
     def _per_second(self) -> float:
         """The coordinate's own numbers (nanoseconds for dates) in a second."""

@@ -110,8 +110,20 @@ def _storing(target: Path) -> Iterator[None]:
         raise DataError(f"the data cannot be stored in {target.name}: {err}", fix="rename, cast or drop it") from err
 
 
+def netcdf_bytes(obj: xr.Dataset | xr.DataTree) -> bytes:
+    """The netCDF-4 file as bytes.
+
+    Built in memory: when a write of its own fails half-way (full disk), the HDF5 library can take the process down.
+
+    Example:
+        >>> netcdf_bytes(xr.Dataset({"y": ("time", [1.0])}))[1:4]
+        b'HDF'
+    """
+    return bytes(_portable(obj, _keep).to_netcdf(None, engine="h5netcdf", format="NETCDF4"))
+
+
 def _to_netcdf(obj: xr.Dataset | xr.DataTree, place: Path) -> None:
-    _portable(obj, _keep).to_netcdf(place, engine="h5netcdf", format="NETCDF4")
+    place.write_bytes(netcdf_bytes(obj))
 
 
 def _to_zarr(obj: xr.Dataset | xr.DataTree, place: Path) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..errors import NumericalError
 from ..labelled.series import SeriesBatch
 from ..likelihoods import Gaussian
 from ..nets import LinearDecoder
@@ -71,25 +74,40 @@ def _randomise(model: ExactPathModel, seed: int, attempt: int) -> None:
 
 
 def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> float:
-    """L-BFGS with a line search; a start that fails numerically counts as infinitely bad."""
-    from ..errors import NumericalError
+    """L-BFGS from where the parameters are; a start that fails numerically counts as infinitely bad.
 
-    parameters = list(model.parameters())
-    optimiser = torch.optim.LBFGS(parameters, max_iter=iterations, history_size=20, line_search_fn="strong_wolfe")
-    unused = generator(0, "unused")
+    SciPy's: importing any optimiser of torch loads its compiler, which takes seconds.
+    """
+    from scipy.optimize import minimize
 
-    def closure() -> Tensor:
-        optimiser.zero_grad()
+    parameters, unused = list(model.parameters()), generator(0, "unused")
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        _unflatten(x, parameters)
         # a wide, weak prior keeps the noise of a short series from running to zero
         value = model.loss(batch, generator=unused).value + 1e-4 * model.likelihood.log_noise.square().sum()
-        value.backward()
-        return value
+        slopes = torch.autograd.grad(value, parameters, allow_unused=True)
+        return float(value.detach()), _flatten([s if s is not None else p * 0 for s, p in zip(slopes, parameters, strict=True)])
 
     try:
-        optimiser.step(closure)
+        found = minimize(
+            objective, _flatten(parameters), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
+        )
+        _unflatten(found.x, parameters)
         with torch.no_grad():
-            value = float(model.loss(batch, generator=unused).value)
+            return float(model.loss(batch, generator=unused).value)
     except NumericalError:
-        value = math.inf
-    nn.Module.zero_grad(model)
-    return value
+        return math.inf
+
+
+def _flatten(tensors: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).double().cpu().numpy()
+
+
+def _unflatten(x: np.ndarray, parameters: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        start = 0
+        for parameter in parameters:
+            part = torch.as_tensor(x[start : start + parameter.numel()])
+            parameter.copy_(part.reshape(parameter.shape))
+            start += parameter.numel()
