@@ -14,6 +14,8 @@ from .pit import pit_uniformity
 
 PROBS = (0.5, 0.8, 0.9, 0.95)
 _BINS = 10
+#: with fewer values no miscalibration short of a gross one can show
+_FEWEST = 20
 _TOO_FAR = 3.0  # binomial standard errors
 _MOST_ESS = 500  # entries whose effective sample size is computed
 _IN_SAMPLE = (
@@ -151,5 +153,7 @@ def _judged(ds: xr.Dataset, notes: list[str], in_sample: bool) -> xr.Dataset:
                 f"{name}: {kinds[-1]}: the {100 * float(one['prob']):g} % interval holds {share:.1f} % "
                 f"of {int(one['n'])} values (binomial error {error:.1f} points)"
             )
-    verdict = "calibrated" if not kinds else " and ".join(sorted(set(kinds)))
+    few = int(ds["n"].max()) < _FEWEST
+    fine = "too few values to judge" if few else "calibrated"
+    verdict = fine if not kinds else " and ".join(sorted(set(kinds)))
     return ds.assign_attrs(verdict=verdict, notes="\n".join(notes), in_sample=int(in_sample))

@@ -1,7 +1,7 @@
 """Exact linear-Gaussian inference: filter, smoother, log-likelihood and joint samples."""
 
 from .discretise import discretise, unique_steps
-from .engine import Backend, choose_backend, kalman_filter, kalman_smoother, sample_paths
+from .engine import Backend, choose_backend, kalman_filter, kalman_smoother, log_likelihood, sample_paths
 from .linalg import cholesky, psd_root, solve_spd
 from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise, whiten
 from .recurrence import linear_recurrence
@@ -19,6 +19,7 @@ __all__ = [
     "kalman_filter",
     "kalman_smoother",
     "linear_recurrence",
+    "log_likelihood",
     "matvec",
     "outer_form",
     "psd_root",

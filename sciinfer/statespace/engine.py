@@ -32,6 +32,11 @@ def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filt
     return filter_scan(problem) if choose_backend(problem, backend) == "scan" else filter_sequential(problem)
 
 
+def log_likelihood(problem: LinearGaussian, *, backend: Backend = "auto") -> Tensor:
+    """Whitened log-likelihood of each series, ``[B]``: where only this number and its gradient are wanted."""
+    return kalman_filter(problem, backend=backend).loglik
+
+
 def kalman_smoother(problem: LinearGaussian, filtered: Filtered, *, backend: Backend = "auto") -> Smoothed:
     """Moments given all data."""
     if choose_backend(problem, backend) == "scan":
