@@ -18,7 +18,7 @@ test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
 bench: $(STAMP)
-	$(BIN)/python -m benchmarks --all
+	$(BIN)/python -m benchmarks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
