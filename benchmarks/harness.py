@@ -56,6 +56,7 @@ class Row:
     def record(self) -> dict[str, Any]:
         """The row as one JSON object."""
         shown = {key: value for key, value in asdict(self).items() if key not in ("higher", "versions")}
+        shown["ours"] = self.ours if math.isfinite(self.ours) else None  # JSON has no NaN
         return {**shown, "ratio": self.ratio, "met": self.met, "versions": self.versions}
 
 
