@@ -61,7 +61,7 @@ def site_rows(prior: SitePrior, sites: Sites) -> tuple[Tensor, Tensor]:
         root = torch.where(seen, sites.precision, torch.ones_like(sites.precision)).sqrt()
         rows = G if W is None else W @ G
         return rows * (root * seen)[..., None], torch.where(seen, sites.shift / root, torch.zeros_like(root))
-    J = symmetrise(torch.einsum("btc,ck,cl->btkl", sites.precision, W, W))
+    J = symmetrise((sites.precision @ _products(W)).unflatten(-1, (W.shape[1], W.shape[1])))
     j = sites.shift @ W
     trace = J.diagonal(dim1=-2, dim2=-1).sum(-1)
     seen = trace > 0
@@ -104,11 +104,16 @@ def predictor_moments(loading: Tensor | None, mean: Tensor, cov: Tensor) -> tupl
     """Means and variances ``[..., C]`` of ``W z`` for ``z ~ N(mean, cov)``."""
     if loading is None:
         return mean, cov.diagonal(dim1=-2, dim2=-1)
-    return mean @ loading.mT, ((loading @ cov) * loading).sum(-1)
+    return mean @ loading.mT, cov.flatten(-2) @ _products(loading).mT
+
+
+def _products(W: Tensor) -> Tensor:
+    """``w_k w_l`` of every channel, ``[C, K K]``: turns sums over channels into one matrix product."""
+    return (W[:, :, None] * W[:, None, :]).flatten(1)
 
 
 def prior_variance(prior: SitePrior) -> Tensor:
     """Variance of each predictor at the first time, broadcastable to ``[B, T, C]``."""
     P0 = prior.P0[:, None]
     cov = prior.readout @ P0 @ prior.readout.mT
-    return predictor_moments(prior.loading, cov[..., 0] * 0, cov)[1]
+    return predictor_moments(prior.loading, torch.zeros_like(cov[..., 0]), cov)[1]
