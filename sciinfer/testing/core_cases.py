@@ -66,7 +66,8 @@ def _nonlinear_function() -> Made:
 
 def _likelihoods() -> list[Case]:
     cases = [
-        _case("likelihoods", name, _with(1), channels=1) for name in ("gaussian", "student-t", "poisson", "bernoulli")
+        _case("likelihoods", name, _with(1), channels=1)
+        for name in ("gaussian", "student-t", "poisson", "bernoulli", "negative-binomial", "ordinal")
     ]
     return [*cases, _case("likelihoods", "gaussian", _with(3), channels=3)]
 
@@ -81,6 +82,13 @@ def _kernels() -> list[Case]:
         _case("kernels", "wiener", _with(rate=0.7)),
         _case("kernels", "integrated-wiener", _with(rate=0.4)),
         _case("kernels", "seasonal", _with(period=2.0, harmonics=2)),
+        _case("kernels", "sho", _with(period=2.0, quality=0.8)),
+        _case("kernels", "rbf", _with(lengthscale=0.8, variance=1.3)),
+        _case("kernels", "cosine", _with(period=2.0)),
+        _case("kernels", "periodic", _with(period=2.0, harmonics=3)),
+        _case("kernels", "quasi-periodic", _with(period=2.0, lengthscale=3.0, harmonics=2)),
+        _case("kernels", "hida-matern", _with(lengthscale=3.0, period=2.0)),
+        _case("kernels", "linear", _with(variance=0.5)),
     ]
 
 

@@ -21,6 +21,8 @@ class Kernel(nn.Module, ABC):
     state_dim: int
     #: is ``initial()`` the stationary covariance
     stationary: bool = True
+    #: number of outputs; with several, the readout is a matrix ``[C, d]``
+    outputs: int = 1
 
     @abstractmethod
     def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -35,7 +37,7 @@ class Kernel(nn.Module, ABC):
         """``h [d]``."""
 
     def covariance(self, lag: Tensor) -> Tensor:
-        """``k(lag)`` of a stationary kernel, ``[...]``: ``h^T exp(F |lag|) P0 h``.
+        """``k(lag)`` of a stationary kernel, ``[...]``: ``h^T exp(F |lag|) P0 h``; ``[..., C, C]`` with outputs.
 
         Raises:
             ConfigError: the kernel is not stationary.
@@ -44,13 +46,39 @@ class Kernel(nn.Module, ABC):
             raise ConfigError(
                 f"{type(self).__name__} is not stationary", fix="condition on data through MarkovGP instead"
             )
-        h = self.readout()
-        return self.transition(lag.abs())[0] @ (self.initial() @ h) @ h
+        h, A = self.readout(), self.transition(lag.abs())[0]
+        if h.ndim == 1:
+            return A @ (self.initial() @ h) @ h
+        ahead = h @ A @ self.initial() @ h.mT
+        return torch.where((lag < 0)[..., None, None], ahead.mT, ahead)
+
+    def dynamics(self) -> tuple[Tensor, Tensor]:
+        """``F, D [d, d]`` of ``dx = F x dt + dW``: the slopes of ``A`` and ``Q`` at a step of zero."""
+        with torch.enable_grad():
+            step = torch.zeros_like(self.initial()[0, 0]).requires_grad_()
+            both = torch.stack(self.transition(step)) + 0 * step
+            # a derivative with respect to one number, by differentiating the pull-back with respect to its argument
+            weights = torch.zeros_like(both, requires_grad=True)
+            (pulled,) = torch.autograd.grad(both, step, weights, create_graph=True)
+            (slopes,) = torch.autograd.grad(pulled, weights, create_graph=True)
+        return slopes[0], slopes[1]
+
+    def truncation(self) -> float:
+        """Largest known error of the state-space form against the named covariance, relative to ``k(0)``."""
+        return 0.0
 
     def __add__(self, other: Kernel) -> Kernel:
         from .sum import Sum
 
         return Sum(self, other)
+
+    def __mul__(self, other: Kernel | float) -> Kernel:
+        from .product import Product, Scaled
+
+        return Product(self, other) if isinstance(other, Kernel) else Scaled(self, other)
+
+    def __rmul__(self, factor: float) -> Kernel:
+        return self * factor
 
 
 def log_parameter(value: float, name: str) -> nn.Parameter:

@@ -1,4 +1,4 @@
-"""Kernels written as text: ``"integrated-wiener + seasonal(period=365.25D, harmonics=3) + matern12"``."""
+"""Kernels written as text: ``"integrated-wiener + matern32 * cosine(period=365.25D) + matern12"``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import ConfigError
 from ...extend import registry
 from .base import Kernel
+from .product import Product
 from .sum import Sum
 
 _TERM = re.compile(r"^\s*([A-Za-z][\w\-/]*)\s*(?:\((.*)\))?\s*$", re.DOTALL)
@@ -26,10 +27,18 @@ def parse_kernel(text: str, duration: Duration = float) -> Kernel:
         >>> parse_kernel("matern32(lengthscale=2.0) + constant").state_dim
         3
     """
-    parts = [_term(term, duration) for term in _split(text, "+")]
+    parts = [_product(term, duration) for term in _split(text, "+")]
     if not parts:
         raise ConfigError("the kernel is empty", fix='write "matern32(lengthscale=2.0) + constant"')
     return parts[0] if len(parts) == 1 else Sum(*parts)
+
+
+def _product(text: str, duration: Duration) -> Kernel:
+    """One summand: a kernel, or several with ``*`` between them."""
+    factors = [_term(factor, duration) for factor in _split(text, "*")]
+    if not factors:
+        raise ConfigError(f"cannot read the kernel term {text.strip()!r}", fix='write "matern32 * cosine(period=1.0)"')
+    return factors[0] if len(factors) == 1 else Product(*factors)
 
 
 def _term(text: str, duration: Duration) -> Kernel:

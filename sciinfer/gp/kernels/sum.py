@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...errors import ShapeError
 from .base import Kernel
 
 
@@ -23,6 +24,9 @@ class Sum(Kernel):
         self._parts = nn.ModuleList(flat)
         self.state_dim = sum(part.state_dim for part in flat)
         self.stationary = all(part.stationary for part in flat)
+        self.outputs = flat[0].outputs
+        if any(part.outputs != self.outputs for part in flat):
+            raise ShapeError("kernels of different numbers of outputs cannot be added", fix="give all the same outputs")
 
     @property
     def parts(self) -> list[Kernel]:
@@ -40,7 +44,11 @@ class Sum(Kernel):
 
     def readout(self) -> Tensor:
         """All readouts one after the other."""
-        return torch.cat([part.readout() for part in self.parts])
+        return torch.cat([part.readout() for part in self.parts], dim=-1)
+
+    def truncation(self) -> float:
+        """The worst of the parts."""
+        return max(part.truncation() for part in self.parts)
 
 
 def block_diagonal(blocks: list[Tensor]) -> Tensor:

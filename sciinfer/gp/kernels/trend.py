@@ -1,4 +1,4 @@
-"""Non-stationary kernels: constants and integrated Brownian motion (local level, local linear trend)."""
+"""Constants, straight lines, Brownian motion and its integral (local level, local linear trend)."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ __entries__ = [
         "target": "IntegratedWiener",
         "summary": "integrated Brownian motion (local linear trend, cubic spline)",
         "options": {"rate": "variance of the slope per time"},
+    },
+    {
+        "kind": "kernels",
+        "name": "linear",
+        "target": "Linear",
+        "summary": "a straight line through zero at the start",
+        "options": {"variance": "of the slope: signal units squared per time squared"},
     },
 ]
 
@@ -131,3 +138,37 @@ class IntegratedWiener(Kernel):
     def readout(self) -> Tensor:
         """The level."""
         return torch.tensor([1.0, 0.0], dtype=self.log_rate.dtype, device=self.log_rate.device)
+
+
+class Linear(Kernel):
+    """``k(t, t') = s2 t t'`` with ``t`` measured from the start: a line of random slope; add a constant for its level.
+
+    Args:
+        variance: ``s2``, of the slope.
+
+    Example:
+        >>> Linear(variance=0.5).state_dim
+        2
+    """
+
+    state_dim = 2
+    stationary = False
+
+    def __init__(self, variance: float = 1.0) -> None:
+        super().__init__()
+        self.log_variance = log_parameter(variance, "variance")
+
+    def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """``A = [[1, h], [0, 1]]``, no noise."""
+        one, zero = torch.ones_like(dt), torch.zeros_like(dt)
+        A = matrix([[one, dt], [zero, one]])
+        return A, torch.zeros_like(A)
+
+    def initial(self) -> Tensor:
+        """``diag(0, s2)``."""
+        s2 = self.log_variance.exp()
+        return torch.diag(torch.stack([torch.zeros_like(s2), s2]))
+
+    def readout(self) -> Tensor:
+        """The value."""
+        return torch.tensor([1.0, 0.0], dtype=self.log_variance.dtype, device=self.log_variance.device)
