@@ -103,7 +103,7 @@ RANKS = {
     "errors": 0, "random": 0,
     "extend": 1,
     "labelled": 2, "statespace": 2, "integrate": 2, "likelihoods": 2, "operators": 2, "nets": 2,
-    "gp": 3, "processes": 3, "diffusion": 3, "diagnostics": 3, "datasets": 3,
+    "variational": 3, "mcmc": 3, "gp": 3, "processes": 3, "diffusion": 3, "diagnostics": 3, "datasets": 3,
     "models": 4, "inverse": 4, "training": 4, "plots": 4,
     "report": 5, "fitted": 5, "scoring": 5, "run_report": 5,
     "api": 6,

@@ -30,18 +30,33 @@ def bulk_ess(draws: Array) -> Array:
         >>> 1500 < float(ess) < 2600
         True
     """
-    chains, n = draws.shape[:2]
+    n = draws.shape[1]
     if n < 4:
         raise DataError(f"the effective sample size needs at least 4 draws a chain, got {n}", fix="draw more")
     half = n // 2
     split = np.concatenate([draws[:, :half], draws[:, n - half :]])
-    rho = _autocorrelation(_rank_normalised(split))
+    return geyer_ess(_rank_normalised(split), constant=draws.min(axis=(0, 1)) == draws.max(axis=(0, 1)))
+
+
+def geyer_ess(split: Array, *, constant: Array | None = None) -> Array:
+    """Effective sample size of the mean of chains as they are, by Geyer's initial monotone sequence.
+
+    Args:
+        split: ``[chain, draw, ...]``, already split in halves. constant: where to answer NaN, ``[...]``; by default
+            where no value differs.
+
+    Returns:
+        ``[...]``; at most ``m n log10(m n)``.
+    """
+    chains, half = split.shape[:2]
+    rho = _autocorrelation(split)
     pairs = rho[0 : 2 * (half // 2) : 2] + rho[1 : 2 * (half // 2) : 2]
     positive = np.cumprod(pairs > 0, axis=0).astype(bool)
     tau = -1 + 2 * np.where(positive, np.minimum.accumulate(pairs, axis=0), 0.0).sum(axis=0)
-    total = 2 * chains * half
+    total = chains * half
     ess = total / np.maximum(tau, 1 / np.log10(total))
-    constant = draws.min(axis=(0, 1)) == draws.max(axis=(0, 1))
+    if constant is None:
+        constant = split.min(axis=(0, 1)) == split.max(axis=(0, 1))
     return np.where(constant, np.nan, ess)
 
 
