@@ -13,7 +13,7 @@ from scipy.stats import chi2, norm, poisson
 from scipy.stats import t as student
 
 from sciinfer.extend import registry
-from sciinfer.likelihoods import Bernoulli, Gaussian, Poisson, StudentT
+from sciinfer.likelihoods import Bernoulli, Gaussian, NegativeBinomial, Ordinal, Poisson, StudentT
 from sciinfer.random import generator
 
 F64 = torch.float64
@@ -22,6 +22,8 @@ BUILD = {
     "student-t": lambda: StudentT(2, noise=0.4, df=5.0),
     "poisson": lambda: Poisson(2, exposure=1.5),
     "bernoulli": lambda: Bernoulli(2),
+    "negative-binomial": lambda: NegativeBinomial(2, dispersion=3.0),
+    "ordinal": lambda: Ordinal(2, levels=4),
 }
 NAMES = list(BUILD)
 MASKS = torch.tensor([[True, True], [True, False], [False, False]])
@@ -29,7 +31,9 @@ MASKS = torch.tensor([[True, True], [True, False], [False, False]])
 
 def _support(name):
     """Points that the observation may take: numbers, or None for the real line."""
-    return {"poisson": range(400), "bernoulli": range(2)}.get(name)
+    return {"poisson": range(400), "negative-binomial": range(400), "bernoulli": range(2), "ordinal": range(4)}.get(
+        name
+    )
 
 
 def _density(lik, eta):
@@ -45,7 +49,9 @@ def _density(lik, eta):
 def _y(name, *shape):
     g = generator(0, "y")
     raw = torch.randn(shape, generator=g, dtype=F64)
-    return {"poisson": raw.abs().mul(3).round(), "bernoulli": (raw > 0).to(F64)}.get(name, raw)
+    counts, grades = raw.abs().mul(3).round(), raw.abs().mul(2).round().clamp(max=3)
+    known = {"poisson": counts, "negative-binomial": counts, "bernoulli": (raw > 0).to(F64), "ordinal": grades}
+    return known.get(name, raw)
 
 
 def test_all_registered_ones_of_the_core_are_tested():
@@ -63,7 +69,7 @@ def test_density_is_normalised_and_has_the_mean(name, eta):
     else:
         total, mean = sum(map(density, points)), sum(y * density(y) for y in points)
     assert total == pytest.approx(1.0, abs=1e-8)
-    assert mean == pytest.approx(float(lik.mean(torch.full((2,), eta, dtype=F64))[0]), abs=1e-7)
+    assert mean == pytest.approx(float(lik.mean(torch.full((2,), eta, dtype=F64))[0].detach()), abs=1e-7)
 
 
 def test_densities_are_scipys():

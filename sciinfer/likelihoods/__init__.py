@@ -3,7 +3,20 @@
 from .base import Likelihood
 from .bernoulli import Bernoulli
 from .gaussian import Gaussian
+from .negative_binomial import NegativeBinomial
+from .ordinal import Ordinal
+from .point_process import PointProcess, point_process_rows
 from .poisson import Poisson
 from .student_t import StudentT
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood", "Poisson", "StudentT"]
+__all__ = [
+    "Bernoulli",
+    "Gaussian",
+    "Likelihood",
+    "NegativeBinomial",
+    "Ordinal",
+    "PointProcess",
+    "Poisson",
+    "StudentT",
+    "point_process_rows",
+]

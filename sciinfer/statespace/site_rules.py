@@ -137,7 +137,9 @@ def _tilted(
     log_w = torch.as_tensor(np.log(w / math.sqrt(2 * math.pi)), dtype=mean.dtype, device=mean.device)
     f = mean[..., None, :] + variance.sqrt()[..., None, :] * nodes[:, None]
     y = data.y[..., None, :].expand_as(f)
-    eta = torch.where(data.mask[..., None, :], f + data.offset[..., None, :] if data.offset.ndim > 1 else f + data.offset, 0.0)
+    eta = torch.where(
+        data.mask[..., None, :], f + data.offset[..., None, :] if data.offset.ndim > 1 else f + data.offset, 0.0
+    )
     log_p = power * data.likelihood.entry_log_prob(y, eta)
     ratio = 0.5 * nodes.square()[:, None] + 0.5 * (variance / cavity_var).log()[..., None, :]
     distance = 0.5 * (f - cavity_mean[..., None, :]).square() / cavity_var[..., None, :]
