@@ -12,7 +12,7 @@ from ..likelihoods import Gaussian
 from ..nets import LinearDecoder
 from ..processes import Bridge, LinearProcess, StationaryLinear, build_bridge
 from ..processes.bridge import grid_problem
-from ..statespace import psd_root, whiten
+from ..statespace import log_likelihood, psd_root, whiten
 from .base import Draws, Loss, Model
 from .grids import pad_for
 
@@ -45,8 +45,7 @@ class ExactPathModel(Model):
         """``log p(y)`` of each series, ``[S]``."""
         padded = pad_for(batch)
         H, y, log_jacobian = whitened_rows(self.decoder, self.likelihood, padded)
-        bridge = build_bridge(self.process, padded.time, H, y, padded.time[:, :0])
-        return bridge.loglik + log_jacobian.sum(1)
+        return log_likelihood(grid_problem(self.process, padded.time, H, y)) + log_jacobian.sum(1)
 
     def condition(self, batch: SeriesBatch, times: Tensor) -> Bridge:
         """The exact posterior at the data's times and at ``times [S, K]``."""

@@ -14,7 +14,7 @@ from ..gp.kernels.sum import Sum
 from ..labelled.series import Padded, SeriesBatch, offsets_of
 from ..likelihoods import Gaussian
 from ..processes.bridge import take
-from ..statespace import LinearGaussian, kalman_filter, kalman_smoother, sample_paths, whiten
+from ..statespace import LinearGaussian, kalman_filter, kalman_smoother, log_likelihood, sample_paths, whiten
 from .base import Draws, Loss, Model
 from .grids import pad_for
 
@@ -77,7 +77,7 @@ class StructuralModel(Model):
         parts, places = [], []
         for bucket in self._buckets(batch):
             problem, log_jacobian = self._problem(bucket, bucket.padded.time)
-            parts.append(kalman_filter(problem).loglik + log_jacobian)
+            parts.append(log_likelihood(problem) + log_jacobian)
             places.append(bucket.which)
         flat = torch.zeros(batch.n_series * batch.n_channels, dtype=batch.values.dtype, device=batch.values.device)
         flat = flat.index_put((torch.cat(places),), torch.cat(parts)) if parts else flat

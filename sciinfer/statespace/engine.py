@@ -10,6 +10,7 @@ from torch import Tensor
 from .linalg import psd_root
 from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise
 from .scan import filter_scan, smooth_scan
+from .score import exact_loglik
 from .sequential import filter_sequential, smooth_sequential
 
 Backend = Literal["auto", "sequential", "scan"]
@@ -33,8 +34,12 @@ def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filt
 
 
 def log_likelihood(problem: LinearGaussian, *, backend: Backend = "auto") -> Tensor:
-    """Whitened log-likelihood of each series, ``[B]``: where only this number and its gradient are wanted."""
-    return kalman_filter(problem, backend=backend).loglik
+    """Whitened log-likelihood of each series, ``[B]``: where only this number and its gradient are wanted.
+
+    ``"auto"`` keeps no graph of the steps: its derivative is the exact score, and there is no second one. The named
+    back-ends are the filter's, differentiable any number of times.
+    """
+    return exact_loglik(problem) if backend == "auto" else kalman_filter(problem, backend=backend).loglik
 
 
 def kalman_smoother(problem: LinearGaussian, filtered: Filtered, *, backend: Backend = "auto") -> Smoothed:

@@ -72,10 +72,11 @@ def _scan_filter_elements(problem: LinearGaussian) -> Elements:
         shift + (K @ residual).squeeze(-1),
         outer_form(left, Q) + K @ K.mT,
     )
-    return associative_scan(_combine_filter, elements)
+    return associative_scan(combine_filter, elements)
 
 
-def _combine_filter(i: Elements, j: Elements) -> Elements:
+def combine_filter(i: Elements, j: Elements) -> Elements:
+    """First ``i`` then ``j``, of elements ``(A, eta, J, b, C)``."""
     Ai, eta_i, Ji, bi, Ci = i
     Aj, eta_j, Jj, bj, Cj = j
     eye = torch.eye(Ai.shape[-1], dtype=Ai.dtype, device=Ai.device)
@@ -100,11 +101,12 @@ def smooth_scan(problem: LinearGaussian, filtered: Filtered) -> Smoothed:
     g = filtered.mean - matvec(gains, mean_next)
     L = symmetrise(filtered.cov - gains @ cov_next @ gains.mT)
     flipped = tuple(part.flip(1) for part in (gains, g, L))
-    _, mean, cov = associative_scan(_combine_smoother, flipped)
+    _, mean, cov = associative_scan(combine_smoother, flipped)
     return Smoothed(mean.flip(1), cov.flip(1), gains)
 
 
-def _combine_smoother(later: Elements, earlier: Elements) -> Elements:
+def combine_smoother(later: Elements, earlier: Elements) -> Elements:
+    """Of elements ``(E, g, L)``: ``x -> E x + g`` for means, ``X -> E X E^T + L`` for covariances."""
     E2, g2, L2 = later
     E1, g1, L1 = earlier
     return E1 @ E2, matvec(E1, g2) + g1, outer_form(E1, L2) + L1

@@ -1,0 +1,130 @@
+"""The exact log-likelihood with its exact gradient, without a graph of the steps.
+
+Forward: time is cut into stretches that are filtered side by side. A first sweep finds what each stretch does to any
+start, a short scan chains the stretches, a second sweep filters each from its true start. Backward: the disturbance
+smoother, cut the same way; no inverse of ``Q`` appears, so steps of length zero pass.
+
+References:
+    Koopman, Shephard (1992), Exact score for time series models in state space form.
+    Särkkä, García-Fernández (2021), Temporal parallelization of Bayesian smoothers.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..errors import NumericalError
+from . import blocks, lanes
+from .lanes import MAX_ROWS, MAX_STATE, Layout, Totals
+from .problem import LinearGaussian, matvec, symmetrise
+from .scan import associative_scan, combine_filter, combine_smoother
+
+#: lanes from which arithmetic, not the overhead of a step, is what a step costs; where cutting time stops paying
+_FULL = {"cpu": 256, "cuda": 8192}
+#: stretches are not cut shorter than this
+_SHORTEST = 8
+
+
+def exact_loglik(problem: LinearGaussian) -> Tensor:
+    """Whitened log-likelihood of each series, ``[B]``, with an exact first derivative for every input.
+
+    The gradient for ``Q`` and ``P0`` is symmetric: it is that for symmetric perturbations.
+
+    Raises:
+        NumericalError: a value that is not finite, or a covariance that is not positive semi-definite.
+    """
+    A, Q, H, y, m0, P0, b = problem
+    return _Score.apply(A, Q, H, y, m0, P0, b)  # pyright: ignore[reportReturnType] - apply is untyped
+
+
+def choose_layout(problem: LinearGaussian) -> Layout:
+    """More stretches than steps in each, as long as a step's vectors stay in the cache (measured)."""
+    batch, times = problem.A.shape[:2]
+    full = _FULL["cpu" if problem.A.device.type == "cpu" else "cuda"]
+    ratio, most = (36, 32 * full) if fits_lanes(problem) else (4, 2 * full)
+    chunks = math.isqrt(ratio * times // batch) if batch < full else 1
+    chunks = max(1, min(chunks, times // _SHORTEST, most // batch))
+    length = -(-times // chunks)
+    return Layout(batch, times, -(-times // length), length)
+
+
+def fits_lanes(problem: LinearGaussian) -> bool:
+    """Is the elementwise algebra the faster one."""
+    return problem.A.shape[-1] <= MAX_STATE and problem.H.shape[-2] <= MAX_ROWS
+
+
+class _Score(torch.autograd.Function):
+    """Saves the stretches and their filtered moments."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Tensor) -> Tensor:
+        """Log-likelihoods ``[B]``."""
+        problem = LinearGaussian(*inputs)
+        layout, kernels = choose_layout(problem), lanes if fits_lanes(problem) else blocks
+        parts = kernels.lay_out(problem, layout)
+        total, m, P = _starts(problem, parts, layout)
+        loglik, trace = kernels.run(parts, m, P)
+        loglik = loglik.unflatten(0, (layout.batch, layout.chunks)).sum(1)
+        if not bool(torch.isfinite(loglik).all()):
+            raise _broken(loglik)
+        ctx.kernels, ctx.layout, ctx.parts, ctx.trace = kernels, layout, parts, trace
+        ctx.total, ctx.starts, ctx.shift = total, (m, P), inputs[6] is not None
+        return loglik
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of all inputs."""
+        layout = ctx.layout
+        r, N = _ends(ctx.total, *ctx.starts, layout)
+        scale = grads[0].repeat_interleave(layout.chunks)
+        found = ctx.kernels.back(ctx.parts, ctx.trace, r, N, scale)
+        A, Q, H, y, b = (ctx.kernels.from_lanes(x, layout) for x in found[:5])
+        A[:, 0], Q[:, 0], b[:, 0] = 0.0, 0.0, 0.0
+        r, N = (x.unflatten(0, (layout.batch, layout.chunks))[:, 0] for x in (found.r, found.N))
+        P0 = 0.5 * (r[..., :, None] * r[..., None, :] - N) * grads[0][:, None, None]
+        return A, Q, H, y, r * grads[0][:, None], P0, b if ctx.shift else None
+
+
+def _broken(loglik: Tensor) -> NumericalError:
+    index = tuple(int(i) for i in torch.nonzero(~torch.isfinite(loglik))[0])
+    return NumericalError(
+        "the log-likelihood is not finite, or a covariance is not positive semi-definite",
+        index=index,
+        fix="check for infinite parameters, noise variances of zero, or values that are not finite",
+    )
+
+
+def _starts(problem: LinearGaussian, parts: Any, layout: Layout) -> tuple[Totals | None, Tensor, Tensor]:
+    """Filtered moments before each stretch, ``[B * C, d]`` and ``[B * C, d, d]``, and the stretches' totals."""
+    m0, P0 = problem.m0.detach(), problem.P0.detach()
+    if layout.chunks == 1:
+        return None, m0, P0
+    total = (lanes if isinstance(parts, lanes.Lanes) else blocks).totals(parts)
+    fold = lambda x: x.unflatten(0, (layout.batch, layout.chunks))[:, :-1]  # noqa: E731
+    Phi, eta, J, c, C = (fold(x) for x in total)
+    given = (torch.zeros_like(P0), torch.zeros_like(m0), torch.zeros_like(P0), m0, P0)
+    elements = (torch.cat([g[:, None], x], 1) for g, x in zip(given, (Phi, eta, J, c, C), strict=True))
+    _, _, _, m, P = associative_scan(combine_filter, tuple(elements))
+    return total, m.flatten(0, 1), P.flatten(0, 1)
+
+
+def _ends(total: Totals | None, m: Tensor, P: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """The disturbance smoother's ``r, N`` after each stretch, from the totals closed with the true starts."""
+    if total is None:
+        return torch.zeros_like(m), torch.zeros_like(P)
+    d = m.shape[-1]
+    eye = torch.eye(d, dtype=P.dtype, device=P.device)
+    # (I + P J)^{-T} applied to what belongs to the start
+    right = torch.cat([total.Phi.mT, total.J, (total.eta - matvec(total.J, m)).unsqueeze(-1)], dim=-1)
+    solved = torch.linalg.solve((eye + P @ total.J).mT, right)
+    elements = (solved[..., :d], solved[..., -1], symmetrise(solved[..., d : 2 * d]))
+    flipped = tuple(x.unflatten(0, (layout.batch, layout.chunks)).flip(1) for x in elements)
+    _, r, N = associative_scan(combine_smoother, flipped)
+    after = lambda x: torch.cat([x.flip(1)[:, 1:], torch.zeros_like(x[:, :1])], 1).flatten(0, 1)  # noqa: E731
+    return after(r), after(N)
