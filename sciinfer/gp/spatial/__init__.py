@@ -1,0 +1,23 @@
+"""Gaussian processes over general inputs: Vecchia, sparse inverse Cholesky (DKLGP), inducing points."""
+
+from .covariances import Covariance, Isotropic, Matern, OneInput, SquaredExponential, as_covariance
+from .dense import DensePosterior, dense_log_likelihood
+from .optimise import FitReport
+from .ordering import maximin
+from .predict import VecchiaPosterior
+from .vecchia import VecchiaGP
+
+__all__ = [
+    "Covariance",
+    "DensePosterior",
+    "FitReport",
+    "Isotropic",
+    "Matern",
+    "OneInput",
+    "SquaredExponential",
+    "VecchiaGP",
+    "VecchiaPosterior",
+    "as_covariance",
+    "dense_log_likelihood",
+    "maximin",
+]

@@ -1,0 +1,105 @@
+"""L-BFGS over a module's parameters, with a report that says whether it converged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...errors import NumericalError
+
+#: logarithms stay this near their start, so that a line search never overflows
+_REACH = 14.0
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """How a fit ended.
+
+    Args:
+        objective: the maximised value, nats. iterations, evaluations: spent. converged: what the optimiser says.
+        message: its own words. gradient: largest absolute slope at the end.
+    """
+
+    objective: float
+    iterations: int
+    evaluations: int
+    converged: bool
+    message: str
+    gradient: float
+
+
+def maximise(
+    named: Sequence[tuple[str, nn.Parameter]],
+    value_and_slopes: Callable[[], tuple[float, Sequence[Tensor]]],
+    *,
+    iterations: int,
+    tolerance: float = 1e-10,
+) -> FitReport:
+    """Move the parameters in place to a local maximum; a point that fails numerically counts as very bad.
+
+    SciPy's optimiser: importing any of torch's loads its compiler.
+    """
+    from scipy.optimize import minimize
+
+    parameters = [parameter for _, parameter in named]
+    worst = [math.inf]
+
+    def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+        unflatten(x, parameters)
+        try:
+            value, slopes = value_and_slopes()
+        except NumericalError:
+            value, slopes = math.nan, []
+        if not math.isfinite(value) or not all(bool(s.isfinite().all()) for s in slopes):
+            return (1e10 if math.isinf(worst[0]) else worst[0] + abs(worst[0]) + 1e3), np.zeros_like(x)
+        worst[0] = -value if math.isinf(worst[0]) else max(worst[0], -value)
+        return -value, -flatten(slopes)
+
+    start = flatten(parameters)
+    found = minimize(
+        objective,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=_bounds(named),
+        options={"maxiter": iterations, "maxcor": 20, "ftol": tolerance, "gtol": 1e-6},
+    )
+    unflatten(found.x, parameters)
+    slope = float(np.abs(found.jac).max(initial=0.0))
+    return FitReport(-float(found.fun), int(found.nit), int(found.nfev), bool(found.success), str(found.message), slope)
+
+
+def _bounds(named: Sequence[tuple[str, nn.Parameter]]) -> list[tuple[float | None, float | None]]:
+    bounds: list[tuple[float | None, float | None]] = []
+    for name, parameter in named:
+        logarithm = name.rsplit(".", 1)[-1].startswith("log_")
+        for value in parameter.detach().reshape(-1).tolist():
+            bounds.append((value - _REACH, value + _REACH) if logarithm else (None, None))
+    return bounds
+
+
+def flatten(tensors: Sequence[Tensor]) -> np.ndarray:
+    """All entries as one vector."""
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).double().cpu().numpy()
+
+
+def unflatten(x: np.ndarray, parameters: Sequence[nn.Parameter]) -> None:
+    """Write one vector back into the parameters."""
+    with torch.no_grad():
+        start = 0
+        for parameter in parameters:
+            part = torch.as_tensor(x[start : start + parameter.numel()])
+            parameter.copy_(part.reshape(parameter.shape))
+            start += parameter.numel()
+
+
+def value_and_slopes(value: Tensor, parameters: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
+    """A scalar as a number, and its gradient; zeros for what it does not depend on."""
+    found = torch.autograd.grad(value, list(parameters), allow_unused=True)
+    slopes = [torch.zeros_like(p) if s is None else s for s, p in zip(found, parameters, strict=True)]
+    return float(value.detach()), slopes
