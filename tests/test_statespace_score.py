@@ -14,7 +14,7 @@ import torch
 from sciinfer.errors import NumericalError
 from sciinfer.gp.kernels import Matern32
 from sciinfer.random import generator
-from sciinfer.statespace import LinearGaussian, kalman_filter, log_likelihood, psd_root, whiten
+from sciinfer.statespace import LinearGaussian, kalman_filter, log_likelihood, psd_root, unique_steps, whiten
 from sciinfer.statespace.score import choose_layout, exact_loglik
 
 F64 = torch.float64
@@ -176,3 +176,47 @@ def test_stored_matern_values_and_gradients(N):
     assert value == pytest.approx(stored_entry["lml"], rel=1e-8)
     if "grad_log" in stored_entry:
         assert gradient == pytest.approx(stored_entry["grad_log"], rel=1e-4)
+
+
+# -- transitions of many steps -----------------------------------------------------------------------------------------
+
+
+def test_the_matern_table_equals_the_plain_expressions(monkeypatch):
+    """From ties to a billion length-scales, and one gradient for both parameters."""
+    g = generator(0, "steps")
+    dt = 20 * torch.rand((2, 3000), generator=g, dtype=F64).pow(4)
+    dt[0, ::7], dt[1, 5], dt[1, 6] = 0.0, 1e9, 1e-12
+    weights = torch.randn((2, *dt.shape, 2, 2), generator=g, dtype=F64)
+    found = []
+    for many in (1, dt.numel() + 1):
+        monkeypatch.setattr("sciinfer.gp.kernels.matern.MANY", many)
+        kernel = Matern32(0.8, 1.2)
+        A, Q = kernel.transition(dt)
+        gradient = torch.autograd.grad((weights[0] * A + weights[1] * Q).sum(), list(kernel.parameters()))
+        found.append([A, Q, *gradient])
+    for table, plain in zip(*found, strict=True):
+        torch.testing.assert_close(table, plain, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize(("repeats", "evaluated"), [(1, 20_000), (20, 1_000)])
+def test_distinct_steps_are_not_sorted_and_repeated_ones_are_evaluated_once(repeats, evaluated, monkeypatch):
+    g = generator(0, "steps")
+    dt = torch.rand(20_000 // repeats, generator=g, dtype=F64).repeat(repeats)
+    sizes = []
+
+    def transition(step):
+        sizes.append(step.numel())
+        return step[..., None, None], 2 * step[..., None, None]
+
+    sort, sorted_sizes = torch.unique, []
+
+    def unique(x, *args, **kwargs):
+        sorted_sizes.append(x.numel())
+        return sort(x, *args, **kwargs)
+
+    monkeypatch.setattr("torch.unique", unique)
+    A, Q = unique_steps(dt, transition)
+    assert sizes == [evaluated]
+    assert (len(dt) in sorted_sizes) == (repeats > 1)
+    assert torch.equal(A[:, 0, 0], dt)
+    assert torch.equal(Q[:, 0, 0], 2 * dt)

@@ -118,9 +118,8 @@ def run(parts: Blocks, m: Tensor, P: Tensor) -> tuple[Tensor, Trace]:
 
 def back(parts: Blocks, trace: Trace, r: Tensor, N: Tensor, scale: Tensor) -> Gradients:
     """Disturbance smoother, as ``lanes.back``."""
-    out = Gradients(
-        *(torch.empty_like(x) for x in parts[:4]), torch.empty_like(parts.y.new_empty(parts.A.shape[:3])), r, N
-    )
+    A, Q, H, y = (torch.empty_like(x) for x in (parts.A, parts.Q, parts.H, parts.y))
+    out = Gradients(A, Q, H, y, torch.empty_like(parts.A[..., 0]), r, N)
     by = scale[:, None]
     for k in range(len(parts.A) - 1, -1, -1):
         A, H, K = parts.A[k], parts.H[k], trace.gain[k]

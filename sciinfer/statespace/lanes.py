@@ -210,7 +210,8 @@ def back(lanes: Lanes, trace: Trace, r: Tensor, N: Tensor, scale: Tensor) -> Gra
     ``d loglik / d mean = r`` and ``d loglik / d cov = (r r^T - N) / 2``, of the state at any time.
     """
     steps = _Steps(lanes)
-    out = Gradients(*(torch.empty_like(x) for x in lanes[:4]), torch.empty_like(lanes.A[:, :, 0]), r, N)
+    A, Q, H, y = (torch.empty_like(x) for x in (lanes.A, lanes.Q, lanes.H, lanes.y))
+    out = Gradients(A, Q, H, y, torch.empty_like(lanes.A[:, :, 0]), r, N)
     Z = torch.cat([r.movedim(0, -1).unsqueeze(1), N.movedim(0, -1)], dim=1)
     for k in range(len(lanes.A) - 1, -1, -1):
         _data_gradients(out, k, trace.state[k + 1], Z, steps, scale)

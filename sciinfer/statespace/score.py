@@ -64,16 +64,18 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Tensor) -> Tensor:
         """Log-likelihoods ``[B]``."""
-        problem = LinearGaussian(*inputs)
-        layout, kernels = choose_layout(problem), lanes if fits_lanes(problem) else blocks
+        A, Q, H, y, m0, P0, b = inputs
+        problem = LinearGaussian(A, Q, H, y, m0, P0, b)
+        layout, kernels = choose_layout(problem), sweeps(problem)
         parts = kernels.lay_out(problem, layout)
-        total, m, P = _starts(problem, parts, layout)
+        total = kernels.totals(parts) if layout.chunks > 1 else None
+        m, P = starts(problem, total, layout)
         loglik, trace = kernels.run(parts, m, P)
         loglik = loglik.unflatten(0, (layout.batch, layout.chunks)).sum(1)
         if not bool(torch.isfinite(loglik).all()):
             raise _broken(loglik)
         ctx.kernels, ctx.layout, ctx.parts, ctx.trace = kernels, layout, parts, trace
-        ctx.total, ctx.starts, ctx.shift = total, (m, P), inputs[6] is not None
+        ctx.total, ctx.starts, ctx.shift = total, (m, P), b is not None
         return loglik
 
     @staticmethod
@@ -81,7 +83,8 @@ class _Score(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Gradients of all inputs."""
         layout = ctx.layout
-        r, N = _ends(ctx.total, *ctx.starts, layout)
+        m, P = ctx.starts
+        r, N = ends(ctx.total, m, P, layout)
         scale = grads[0].repeat_interleave(layout.chunks)
         found = ctx.kernels.back(ctx.parts, ctx.trace, r, N, scale)
         A, Q, H, y, b = (ctx.kernels.from_lanes(x, layout) for x in found[:5])
@@ -100,21 +103,24 @@ def _broken(loglik: Tensor) -> NumericalError:
     )
 
 
-def _starts(problem: LinearGaussian, parts: Any, layout: Layout) -> tuple[Totals | None, Tensor, Tensor]:
-    """Filtered moments before each stretch, ``[B * C, d]`` and ``[B * C, d, d]``, and the stretches' totals."""
+def sweeps(problem: LinearGaussian) -> Any:
+    """The module whose ``lay_out``, ``totals``, ``run``, ``back`` and ``from_lanes`` suit the problem's size."""
+    return lanes if fits_lanes(problem) else blocks
+
+
+def starts(problem: LinearGaussian, total: Totals | None, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Filtered moments before each stretch, ``[B * C, d]`` and ``[B * C, d, d]``."""
     m0, P0 = problem.m0.detach(), problem.P0.detach()
-    if layout.chunks == 1:
-        return None, m0, P0
-    total = (lanes if isinstance(parts, lanes.Lanes) else blocks).totals(parts)
-    fold = lambda x: x.unflatten(0, (layout.batch, layout.chunks))[:, :-1]  # noqa: E731
-    Phi, eta, J, c, C = (fold(x) for x in total)
+    if total is None:
+        return m0, P0
     given = (torch.zeros_like(P0), torch.zeros_like(m0), torch.zeros_like(P0), m0, P0)
-    elements = (torch.cat([g[:, None], x], 1) for g, x in zip(given, (Phi, eta, J, c, C), strict=True))
+    stretches = (x.unflatten(0, (layout.batch, layout.chunks))[:, :-1] for x in total)
+    elements = (torch.cat([g[:, None], x], 1) for g, x in zip(given, stretches, strict=True))
     _, _, _, m, P = associative_scan(combine_filter, tuple(elements))
-    return total, m.flatten(0, 1), P.flatten(0, 1)
+    return m.flatten(0, 1), P.flatten(0, 1)
 
 
-def _ends(total: Totals | None, m: Tensor, P: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def ends(total: Totals | None, m: Tensor, P: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """The disturbance smoother's ``r, N`` after each stretch, from the totals closed with the true starts."""
     if total is None:
         return torch.zeros_like(m), torch.zeros_like(P)

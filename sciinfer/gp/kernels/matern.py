@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...statespace.discretise import discretise
 from .base import Kernel, log_parameter, matrix
+from .matern_table import MANY, gamma3, matern32_table
 
 __entries__ = [
     {
@@ -104,10 +105,12 @@ class Matern32(_Matern):
     def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
         """Closed form; ``Q`` by the regularised incomplete gamma function, free of cancellation for small steps."""
         rate = math.sqrt(3) / self.lengthscale
+        if dt.numel() >= MANY and not dt.requires_grad:
+            return matern32_table(dt, rate, self.variance)
         x = rate * dt
         decay = (-x).exp()
         A = matrix([[(1 + x) * decay, dt * decay], [-rate * x * decay, (1 - x) * decay]])
-        g, tail = _gamma3(2 * x), x.square() * (-2 * x).exp()
+        g, tail = gamma3(2 * x), x.square() * (-2 * x).exp()
         s2 = self.variance
         return A, matrix(
             [[s2 * g, 2 * s2 * rate * tail], [2 * s2 * rate * tail, s2 * rate.square() * (g + 4 * x * (-2 * x).exp())]]
@@ -116,19 +119,6 @@ class Matern32(_Matern):
     def initial(self) -> Tensor:
         """``diag(s2, 3 s2 / l^2)``."""
         return torch.diag(torch.stack([self.variance, 3 * self.variance / self.lengthscale.square()]))
-
-
-def _gamma3(u: Tensor) -> Tensor:
-    """``P(3, u) = 1 - exp(-u)(1 + u + u^2/2)``, by its series below 1 (no cancellation, safe gradients)."""
-    small = u.clamp(max=1.0)
-    term = small**3 / 6
-    total = term
-    for k in range(4, 22):
-        term = term * small / k
-        total = total + term
-    series = (-small).exp() * total
-    large = u.clamp(min=1.0)
-    return torch.where(u < 1.0, series, 1 - (-large).exp() * (1 + large + large.square() / 2))
 
 
 class Matern52(_Matern):
