@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from .site_rules import METHODS, Data, Method, correction, derivatives, target
+from .site_rules import FLOOR, METHODS, Data, Method, correction, derivatives, target
 from .sites import Marginals, SitePrior, Sites, condition_sites, log_normaliser, predictor_moments, prior_variance
 
 _Parts = TypeVar("_Parts", Sites, Marginals)
@@ -93,11 +93,17 @@ def site_objective(prior: SitePrior, data: Data, fit: SiteFit, *, method: Method
 
 def _laplace_objective(prior: SitePrior, data: Data, fit: SiteFit) -> Tensor:
     mean, variance = fit.marginals.mean, fit.marginals.variance
-    value = log_normaliser(prior, fit.sites) + correction("laplace", data, mean, variance, fit.sites, 1.0)
+    slope, bend, third = derivatives(data, mean, graph=True)
+    # the values are those of the fit; what they owe to the likelihood's parameters and the offset is added
+    free = (fit.sites.precision > 1.001 * FLOOR / variance).detach()
+    bend = torch.where(free, bend - bend.detach(), torch.zeros_like(bend))
+    shift = fit.sites.shift + slope - slope.detach() - bend * mean
+    sites = Sites(fit.sites.precision - bend, shift)
+    value = log_normaliser(prior, sites) + correction("laplace", data, mean, variance, sites, 1.0)
     # the curvature at the mode moves with the mode: sum_n c_n dm_n, where sum_n c_n m_n is a difference of two
     # log-normalisers, because these are quadratic in the shift
-    c = 0.5 * variance * derivatives(data, mean)[2]
-    up, down = (fit.sites._replace(shift=fit.sites.shift + sign * c) for sign in (1, -1))
+    c = torch.where(free, 0.5 * variance * third.detach(), torch.zeros_like(third))
+    up, down = (sites._replace(shift=sites.shift + sign * c) for sign in (1, -1))
     moved = 0.5 * (log_normaliser(prior, up) - log_normaliser(prior, down))
     return value + moved - moved.detach()
 

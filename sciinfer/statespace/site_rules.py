@@ -84,17 +84,24 @@ def correction(method: Method, data: Data, mean: Tensor, variance: Tensor, sites
     return expected.sum(-1) - _kept(log_site, data.mask).sum((-2, -1))
 
 
-def derivatives(data: Data, mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First three derivatives of ``log p(y | offset + f)`` in ``f``, ``[B, T, C]`` each, zero where masked."""
+def derivatives(data: Data, mean: Tensor, *, graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """First three derivatives of ``log p(y | offset + f)`` in ``f``, ``[B, T, C]`` each, zero where masked.
+
+    Args:
+        graph: keep what they owe to the likelihood's parameters and the offset (not to ``mean``).
+    """
     with torch.enable_grad():
-        at = _kept(mean.detach() + data.offset.detach(), data.mask).requires_grad_()
-        found, current = [], data.likelihood.entry_log_prob(data.y, at)
+        offset = data.offset if graph else data.offset.detach()
+        at = mean.detach().requires_grad_()
+        current = data.likelihood.entry_log_prob(data.y, _kept(at + offset, data.mask))
+        found: list[Tensor] = []
         for order in range(3):
-            (current,) = torch.autograd.grad(current.sum(), at, create_graph=order < 2, materialize_grads=True)
-            found.append(_kept(current.detach(), data.mask))
-            if not current.requires_grad:
-                found += [torch.zeros_like(at)] * (2 - order)
-                break
+            if current.requires_grad:
+                further = graph or order < 2
+                (current,) = torch.autograd.grad(current.sum(), at, create_graph=further, materialize_grads=True)
+            else:
+                current = torch.zeros_like(at)
+            found.append(_kept(current if graph else current.detach(), data.mask))
     return found[0], found[1], found[2]
 
 
