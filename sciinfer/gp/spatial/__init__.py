@@ -5,6 +5,7 @@ from .dense import DensePosterior, dense_log_likelihood
 from .optimise import FitReport
 from .ordering import maximin
 from .predict import VecchiaPosterior
+from .svgp import SparseGP, SparsePosterior
 from .vecchia import VecchiaGP
 
 __all__ = [
@@ -14,6 +15,8 @@ __all__ = [
     "Isotropic",
     "Matern",
     "OneInput",
+    "SparseGP",
+    "SparsePosterior",
     "SquaredExponential",
     "VecchiaGP",
     "VecchiaPosterior",

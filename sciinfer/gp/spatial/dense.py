@@ -66,10 +66,15 @@ class DensePosterior:
     def sample(self, at: Values, n: int = 1, *, seed: int = 0) -> Tensor:
         """Joint draws of ``f | y``, ``[n, m]``."""
         where = points(at, "at", self._X.shape[1])
-        # a posterior of repeated or well-measured points is singular up to rounding: a symmetric root needs no jitter
-        values, vectors = torch.linalg.eigh(self.covariance(where))
-        normal = torch.randn(n, len(where), generator=generator(seed, "spatial", "sample"), dtype=torch.float64)
-        return self.mean(where) + normal @ (vectors * values.clamp(min=0.0).sqrt()).mT
+        return joint_draws(self.mean(where), self.covariance(where), n, seed)
 
     def _projected(self, where: Tensor) -> Tensor:
         return torch.linalg.solve_triangular(self._factor, self._covariance(self._X, where), upper=False)
+
+
+def joint_draws(mean: Tensor, covariance: Tensor, n: int, seed: int) -> Tensor:
+    """Draws ``[n, m]`` of ``N(mean [m], covariance [m, m])``."""
+    # a posterior of repeated or well-measured points is singular up to rounding: a symmetric root needs no jitter
+    values, vectors = torch.linalg.eigh(covariance)
+    normal = torch.randn(n, len(mean), generator=generator(seed, "spatial", "sample"), dtype=torch.float64)
+    return mean + normal @ (vectors * values.clamp(min=0.0).sqrt()).mT

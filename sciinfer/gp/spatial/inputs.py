@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, DataError, ShapeError
+from ...likelihoods import Gaussian, Likelihood
+from ...likelihoods.gaussian import FLOOR
+from ..kernels.base import positive
 
 #: what a caller may pass for points or values
 Values = Tensor | np.ndarray | list
@@ -79,3 +82,23 @@ def _tensor(values: Values, name: str) -> Tensor:
         return torch.as_tensor(values).to(torch.float64)
     except (TypeError, ValueError, RuntimeError) as err:
         raise DataError(f"cannot be read as numbers: {err}", variable=name, fix="pass an array of numbers") from err
+
+
+def likelihood_or_noise(likelihood: Likelihood | None, noise: float | None) -> Likelihood:
+    """The likelihood, or Gaussian noise of variance ``noise`` (default 1).
+
+    Raises:
+        ConfigError: both were given, or the noise is not positive.
+    """
+    if likelihood is not None and noise is not None:
+        raise ConfigError("pass either a likelihood or a noise variance", fix="leave out noise")
+    if likelihood is not None:
+        return likelihood
+    sd = positive("noise", 1.0 if noise is None else noise) ** 0.5
+    return Gaussian(1, noise=max(sd - FLOOR, 1e-3 * FLOOR))
+
+
+def expected(likelihood: Likelihood, y: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """``E[log p(y_i | f_i)] [n]`` under ``f_i ~ N(mean_i, variance_i)``."""
+    column = y[:, None]
+    return likelihood.expected_log_prob(column, mean[:, None], variance[:, None], torch.ones_like(column).bool())
