@@ -17,8 +17,13 @@ def transitions(kernel: Kernel, layout: Layout) -> tuple[Tensor, Tensor, Tensor]
 
     With memory, the state is the kernel's, then the integrals, then the remembered values; opening a slot maps the
     state by ``T`` (an integral to zero, a remembered value to ``f``): ``A <- T A``, ``Q <- T Q T^T``.
+
+    Raises:
+        ConfigError: memory with several outputs.
     """
     steps = torch.cat([layout.time.new_zeros(1), layout.time.diff()])
+    if kernel.outputs > 1 and layout.integrals + layout.holds:
+        raise ConfigError("averages and differences need a kernel of one output", fix="observe points")
     if not layout.integrals + layout.holds:
         A, Q = unique_steps(steps, kernel.transition)
         return A, Q, kernel.initial()
@@ -66,14 +71,12 @@ def readouts(kernel: Kernel, items: Observed, layout: Layout) -> Tensor:
     """``[N, C, n]``: each functional as a row of the state at its event.
 
     Raises:
-        ConfigError: a derivative of a process that has none, or memory with several outputs.
+        ConfigError: a derivative of a process that has none.
     """
     h = kernel.readout().reshape(kernel.outputs, -1)
     if bool((items.kind == 0).all()):
         return h.expand(len(items.kind), *h.shape)
     slots = layout.integrals + layout.holds
-    if kernel.outputs > 1 and slots:
-        raise ConfigError("averages and differences need a kernel of one output", fix="observe points")
     rows = nn.functional.pad(h, (0, slots)).expand(len(items.kind), kernel.outputs, -1).clone()
     slope = items.kind == DERIVATIVE
     if bool(slope.any()):

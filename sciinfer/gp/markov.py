@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, SciInferError
+from ..errors import ConfigError, DataError, NumericalError
 from ..random import generator
 from ..statespace import Backend, LinearGaussian, log_likelihood, whiten
 from .assembly import readouts, transitions
@@ -29,7 +29,7 @@ from .spatial.optimise import FitReport, flatten, maximise, unflatten, value_and
 
 
 class MarkovGP(nn.Module):
-    """``y_i = f(t_i) + noise_i``, ``f ~ GP(mean, kernel)``: likelihood, fit and posterior in O(N), without approximation.
+    """``y_i = f(t_i) + noise_i``, ``f ~ GP(mean, kernel)``: likelihood, fit and posterior in O(N), exactly.
 
     Times may come in any order, repeated or far apart; NaN = missing. A kernel that is not stationary begins at
     ``start``. Instead of times, every method also takes what :mod:`sciinfer.gp.observations` makes: derivatives,
@@ -50,7 +50,7 @@ class MarkovGP(nn.Module):
         >>> gp = MarkovGP(Matern32(lengthscale=2.0), noise=0.1)
         >>> post = gp.condition([0.0, 1.0, 2.0], [1.0, float("nan"), 0.0])
         >>> round(post.mean([1.0]).item(), 3)
-        0.474
+        0.496
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class MarkovGP(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        self.kernel, self.start, self.backend = kernel, start, backend
+        self.kernel, self.start = kernel, start
+        self.backend: Backend = backend
         self.log_noise: nn.Parameter | None = None
         self.fixed_noise: Tensor | list[Tensor] | None = None
         self._take_noise(noise)
@@ -197,8 +198,8 @@ class MarkovGP(nn.Module):
         if not any(len(part.kept) for part in rows):
             raise DataError("every value is missing: nothing to fit", variable="y", fix="pass some values")
         if gp.level.requires_grad:
-            total, count = (sum(part) for part in zip(*((r.y.sum(0), r.mask.sum(0)) for r in rows), strict=True))
-            gp.level.data.copy_(total / count.clamp(min=1))
+            total, count = torch.cat([r.y for r in rows]).sum(0), torch.cat([r.mask for r in rows]).sum(0)
+            gp.level.data.copy_((total / count.clamp(min=1)).reshape(gp.level.shape))
         gp.report = _search(gp, rows, starts, iterations, seed)
         return gp
 
@@ -216,7 +217,8 @@ class MarkovGP(nn.Module):
         rows, frozen = self._rows(time, y), copy.deepcopy(self)
         if len(rows.kept):
             frozen._variance(rows, 0)
-        return MarkovPosterior(frozen.kernel, frozen.level.detach(), lambda q: frozen._problem(rows, 0, q), self.backend)
+        pose = lambda query: frozen._problem(rows, 0, query)  # noqa: E731
+        return MarkovPosterior(frozen.kernel, frozen.level.detach(), pose, self.backend)
 
     def explain(self) -> str:
         """What is computed and how far it may be off, in words."""
@@ -264,7 +266,6 @@ def _search(gp: MarkovGP, rows: Sequence[Rows], starts: int, iterations: int, se
     parameters = [p for _, p in named]
     numbers, begin = list(range(len(rows))), flatten(parameters)
     best: tuple[FitReport, np.ndarray] | None = None
-    trouble: SciInferError | None = None
     for attempt in range(max(starts, 1)):
         moved = torch.randn(len(begin), generator=generator(seed, "gp-start", attempt), dtype=torch.float64).numpy()
         unflatten(begin + moved * (attempt > 0), parameters)
@@ -274,6 +275,6 @@ def _search(gp: MarkovGP, rows: Sequence[Rows], starts: int, iterations: int, se
         if math.isfinite(report.objective) and (best is None or report.objective > best[0].objective):
             best = report, flatten(parameters)
     if best is None:
-        raise trouble or DataError("no start has a finite likelihood", fix="start from other parameters")
+        raise NumericalError("no start has a finite likelihood", fix="start from other parameters")
     unflatten(best[1], parameters)
     return best[0]

@@ -51,7 +51,8 @@ class MarkovPosterior:
     """
 
     def __init__(self, kernel: Kernel, level: Tensor, pose: Pose, backend: Backend = "auto") -> None:
-        self._kernel, self._level, self._pose, self._backend = kernel, level, pose, backend
+        self._kernel, self._level, self._pose = kernel, level, pose
+        self._backend: Backend = backend
         self._last: tuple[Observed, _Solved] | None = None
 
     @torch.no_grad()
@@ -72,7 +73,7 @@ class MarkovPosterior:
     def covariance(self, at: Any) -> Tensor:
         """``Cov[f | y]``, ``[K, K]``, or ``[K, C, K, C]`` with outputs."""
         solved = self._solve(at)
-        K, C, n = solved.readout.shape
+        K, C = solved.readout.shape[:2]
         if not K:
             return solved.readout.new_zeros(0, 0)
         events, place = torch.unique(solved.at, return_inverse=True)
