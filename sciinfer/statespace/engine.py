@@ -10,36 +10,54 @@ from torch import Tensor
 from .linalg import psd_root
 from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise
 from .scan import filter_scan, smooth_scan
-from .score import exact_loglik
+from .score import exact_loglik, single
 from .sequential import filter_sequential, smooth_sequential
+from .sqrt import filter_sqrt
+from .steady import steady_loglik
 
-Backend = Literal["auto", "sequential", "scan"]
+Backend = Literal["auto", "sequential", "scan", "sqrt"]
 #: series times state dimension from which a step of the loop is bound by arithmetic, not by overhead
 WIDE = 192
 
 
-def choose_backend(problem: LinearGaussian, backend: Backend = "auto") -> Literal["sequential", "scan"]:
-    """The loop for wide, short batches, where it does three times less arithmetic; the scan otherwise (measured)."""
+def choose_backend(problem: LinearGaussian, backend: Backend = "auto") -> Literal["sequential", "scan", "sqrt"]:
+    """The loop for wide, short batches, where it does three times less arithmetic; the scan otherwise (measured).
+
+    Square roots in single precision, where no gradient of the moments is wanted.
+    """
     if backend != "auto":
         return backend
+    if single(problem) and not _graph_wanted(problem):
+        return "sqrt"
     batch, length = problem.A.shape[:2]
     if problem.A.device.type != "cpu":
         return "scan" if length > 8 else "sequential"
     return "sequential" if length <= 8 or batch * problem.A.shape[-1] > WIDE else "scan"
 
 
+def _graph_wanted(problem: LinearGaussian) -> bool:
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in problem)
+
+
 def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filtered:
     """Filtered and predicted moments and the log-likelihood."""
-    return filter_scan(problem) if choose_backend(problem, backend) == "scan" else filter_sequential(problem)
+    return _FILTERS[choose_backend(problem, backend)](problem)
+
+
+_FILTERS = {"scan": filter_scan, "sequential": filter_sequential, "sqrt": filter_sqrt}
 
 
 def log_likelihood(problem: LinearGaussian, *, backend: Backend = "auto") -> Tensor:
     """Whitened log-likelihood of each series, ``[B]``: where only this number and its gradient are wanted.
 
     ``"auto"`` keeps no graph of the steps: its derivative is the exact score, and there is no second one. The named
-    back-ends are the filter's, differentiable any number of times.
+    back-ends are the filter's, differentiable any number of times. Without a gradient, equal steps and complete rows
+    are filtered with a gain that is frozen once it stands still (:mod:`~sciinfer.statespace.steady`).
     """
-    return exact_loglik(problem) if backend == "auto" else kalman_filter(problem, backend=backend).loglik
+    if backend != "auto":
+        return kalman_filter(problem, backend=backend).loglik
+    steady = None if _graph_wanted(problem) else steady_loglik(problem)
+    return exact_loglik(problem) if steady is None else steady.loglik
 
 
 def kalman_smoother(problem: LinearGaussian, filtered: Filtered, *, backend: Backend = "auto") -> Smoothed:

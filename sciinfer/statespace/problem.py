@@ -15,7 +15,8 @@ class LinearGaussian(NamedTuple):
     Observation rows are whitened (unit noise, see :func:`whiten`), so a missing entry is a row of zeros and costs
     nothing but its place. ``B`` series, ``T`` times, state ``d``, ``m`` rows:
     ``A, Q [B, T, d, d]`` (step ``k`` leads from ``k-1`` to ``k``; step 0 is unused), ``H [B, T, m, d]``,
-    ``y [B, T, m]``, ``m0 [B, d]``, ``P0 [B, d, d]``, ``b [B, T, d]`` or None.
+    ``y [B, T, m]``, ``m0 [B, d]``, ``P0 [B, d, d]``, ``b [B, T, d]`` or None. Controls ``u_k`` enter as known offsets
+    ``b_k = B_k u_k``; the gradient of ``b`` gives that of ``B`` and ``u``.
     """
 
     A: Tensor

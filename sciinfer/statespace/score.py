@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..errors import NumericalError
-from . import blocks, lanes
+from . import blocks, lanes, sqrt
 from .lanes import MAX_ROWS, MAX_STATE, Layout, Totals
 from .problem import LinearGaussian, matvec, symmetrise
 from .scan import associative_scan, combine_filter, combine_smoother
@@ -43,8 +43,13 @@ def exact_loglik(problem: LinearGaussian) -> Tensor:
 
 
 def choose_layout(problem: LinearGaussian) -> Layout:
-    """More stretches than steps in each, as long as a step's vectors stay in the cache (measured)."""
+    """More stretches than steps in each, as long as a step's vectors stay in the cache (measured).
+
+    Single precision is not cut: the totals of a stretch are not square roots.
+    """
     batch, times = problem.A.shape[:2]
+    if single(problem):
+        return Layout(batch, times, 1, times)
     full = _FULL["cpu" if problem.A.device.type == "cpu" else "cuda"]
     ratio, most = (36, 32 * full) if fits_lanes(problem) else (4, 2 * full)
     chunks = math.isqrt(ratio * times // batch) if batch < full else 1
@@ -55,7 +60,12 @@ def choose_layout(problem: LinearGaussian) -> Layout:
 
 def fits_lanes(problem: LinearGaussian) -> bool:
     """Is the elementwise algebra the faster one."""
-    return problem.A.shape[-1] <= MAX_STATE and problem.H.shape[-2] <= MAX_ROWS
+    return not single(problem) and problem.A.shape[-1] <= MAX_STATE and problem.H.shape[-2] <= MAX_ROWS
+
+
+def single(problem: LinearGaussian) -> bool:
+    """Is the problem in less than double precision."""
+    return problem.A.dtype != torch.float64
 
 
 class _Score(torch.autograd.Function):
@@ -70,7 +80,7 @@ class _Score(torch.autograd.Function):
         parts = kernels.lay_out(problem, layout)
         total = kernels.totals(parts) if layout.chunks > 1 else None
         m, P = starts(problem, total, layout)
-        loglik, trace = kernels.run(parts, m, P)
+        loglik, trace = (sqrt if single(problem) else kernels).run(parts, m, P)
         loglik = loglik.unflatten(0, (layout.batch, layout.chunks)).sum(1)
         if not bool(torch.isfinite(loglik).all()):
             raise _broken(loglik)
