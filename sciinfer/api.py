@@ -101,7 +101,7 @@ def fit(
     """
     options = dict(options or {})
     ds = as_dataset(data, time=time, series=series)
-    support = _support(options)
+    support = _support(resolved_options(model, options))
     schema = infer_schema(ds, time=time, series=series, variables=variables, scale=support == "real")
     check_support(ds, schema, support)
     encoded = encode(ds, schema)

@@ -30,7 +30,8 @@ class ApproximateMarkovGP(nn.Module):
         kernel: of one or several outputs. likelihood: one channel for each output.
         method: ``"cvi"`` (full Gaussian variational inference), ``"ep"`` or ``"laplace"``.
         mean: of the predictor, a number or ``"constant"`` (learned, one for each output).
-        power: of power EP.
+        power: of power EP. tolerance: relative change of the objective at which the sites rest; the error of the
+            value is of this order, that of its gradient of the square root.
 
     References:
         Chang, Wilkinson, Khan, Solin (2020), Fast variational learning in state-space Gaussian process models.
@@ -52,13 +53,14 @@ class ApproximateMarkovGP(nn.Module):
         method: Method = "cvi",
         mean: float | Literal["constant"] = 0.0,
         power: float = 1.0,
+        tolerance: float = 1e-10,
     ) -> None:
         super().__init__()
         if isinstance(mean, str) and mean != "constant":
             raise ConfigError(f"unknown mean {mean!r}", fix='a number or "constant"')
         self.kernel, self.likelihood = kernel, likelihood
         self.method: Method = method
-        self.power = power
+        self.power, self.tolerance = power, tolerance
         start = 0.0 if isinstance(mean, str) else float(mean)
         level = torch.full((kernel.outputs,), start, dtype=torch.float64)
         self.level = nn.Parameter(level, requires_grad=isinstance(mean, str))
@@ -125,8 +127,7 @@ class ApproximateMarkovGP(nn.Module):
         return site_objective(prior, data, fit, method=self.method, power=self.power).sum(), fit.sites
 
     def _infer(self, prior: SitePrior, data: Data, start: Sites | None = None) -> SiteFit:
-        # tighter than the value needs: the error of its gradient is of first order in the sites
-        return infer_sites(prior, data, method=self.method, power=self.power, start=start, tolerance=1e-12)
+        return infer_sites(prior, data, method=self.method, power=self.power, start=start, tolerance=self.tolerance)
 
     def _data(self, padded: Padded) -> Data:
         return make_data(self.likelihood, padded.values, padded.mask, self.level)

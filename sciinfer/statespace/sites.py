@@ -29,7 +29,7 @@ class SitePrior(NamedTuple):
 
 
 class Sites(NamedTuple):
-    """``t(f) = exp(shift f - precision f^2 / 2)`` for each predictor; both ``[B, T, C]``, zero where nothing is seen."""
+    """``t(f) = exp(shift f - precision f^2 / 2)`` for each predictor; both ``[B, T, C]``, zero where nothing is."""
 
     precision: Tensor
     shift: Tensor
