@@ -55,9 +55,8 @@ def geyer_ess(split: Array, *, constant: Array | None = None) -> Array:
     tau = -1 + 2 * np.where(positive, np.minimum.accumulate(pairs, axis=0), 0.0).sum(axis=0)
     total = chains * half
     ess = total / np.maximum(tau, 1 / np.log10(total))
-    if constant is None:
-        constant = split.min(axis=(0, 1)) == split.max(axis=(0, 1))
-    return np.where(constant, np.nan, ess)
+    none_differs = split.min(axis=(0, 1)) == split.max(axis=(0, 1))
+    return np.where(none_differs if constant is None else constant, np.nan, ess)
 
 
 def _rank_normalised(split: Array) -> Array:

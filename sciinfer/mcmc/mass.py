@@ -60,10 +60,14 @@ def starting_mass(metric: Metric, dim: int, covariance: Array | None) -> Mass:
 
 
 class Moments:
-    """Running mean and covariance of a window of draws (Welford), shrunk towards a small multiple of the identity."""
+    """Running mean and covariance of a window of draws (Welford), shrunk towards a thousandth of the metric before.
 
-    def __init__(self, metric: Metric, dim: int) -> None:
-        self._dense, self.count = metric == "dense", 0
+    Not towards a multiple of the identity: that would swamp directions whose posterior is narrow in the caller's units.
+    """
+
+    def __init__(self, before: Mass) -> None:
+        self._before, self._dense, self.count = before.inverse, before.dense, 0
+        dim = len(before.inverse)
         self._mean = np.zeros(dim)
         self._square = np.zeros((dim, dim) if self._dense else dim)
 
@@ -76,13 +80,10 @@ class Moments:
         self._square = self._square + (np.outer(before, after) if self._dense else before * after)
 
     def mass(self) -> Mass:
-        """The metric of this window: ``n/(n+5) cov + 5/(n+5) 1e-3 I``."""
+        """The metric of this window: ``M^-1 = n/(n+5) cov + 5/(n+5) 1e-3 M_before^-1``."""
         n = self.count
-        covariance = self._square / max(n - 1, 1) * (n / (n + 5))
-        shrink = 1e-3 * 5 / (n + 5)
-        if not self._dense:
-            return Mass(covariance + shrink)
-        return Mass((covariance + covariance.T) / 2 + shrink * np.eye(len(self._mean)))
+        inverse = self._square / max(n - 1, 1) * (n / (n + 5)) + 1e-3 * 5 / (n + 5) * self._before
+        return Mass((inverse + inverse.T) / 2 if self._dense else inverse)
 
 
 class DualAveraging:

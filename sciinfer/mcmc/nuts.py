@@ -27,7 +27,6 @@ Chain = Generator[Array, tuple[float, Array], None]
 class _Plan:
     draws: int
     warmup: int
-    metric: Metric
     target: float
     depth: int
     mass: Mass
@@ -81,7 +80,7 @@ def nuts(
     _check(starts, draws, warmup, target_accept, max_depth)
     chains, dim = starts.shape
     guess = None if covariance is None else covariance.detach().cpu().double().numpy()
-    plan = _Plan(draws, warmup, metric, target_accept, max_depth, starting_mass(metric, dim, guess))
+    plan = _Plan(draws, warmup, target_accept, max_depth, starting_mass(metric, dim, guess))
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     evaluate, clock = Evaluator(log_density, device=starts.device), Clock(time_limit)
     records = [Record() for _ in range(chains)]
@@ -142,7 +141,7 @@ def _warm_up(
     """Step size all along; the metric at the end of each window."""
     mass, averaging = plan.mass, DualAveraging(step, plan.target)
     first, ends = windows(plan.warmup)
-    moments = Moments(plan.metric, len(point.q))
+    moments = Moments(mass)
     for i in range(plan.warmup):
         tree = yield from transition(point, mass, averaging.step, plan.depth, rng)
         point = tree.chosen
@@ -151,7 +150,8 @@ def _warm_up(
         if ends and first <= i < ends[-1]:
             moments.add(point.q)
         if i + 1 in ends:
-            mass, moments = moments.mass(), Moments(plan.metric, len(point.q))
+            mass = moments.mass()
+            moments = Moments(mass)
             step = yield from first_step(point, mass, rng, averaging.step)
             averaging.restart(step)
     return point, mass, averaging.final()

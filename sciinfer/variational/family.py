@@ -38,6 +38,9 @@ class Family(nn.Module, ABC):
         with torch.no_grad():
             return self.transport(self.noise(n, generator))[0]
 
+    def rebase(self) -> None:
+        """Take where it is now as the origin and unit of its parameters, without changing ``q``: nothing by default."""
+
     def noise(self, n: int, generator: torch.Generator) -> Tensor:
         """Standard normal ``[n, noise_size]``."""
         return torch.randn(n, self.noise_size, generator=generator, dtype=torch.float64, device=generator.device)

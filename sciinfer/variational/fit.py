@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .family import Family
@@ -21,6 +21,8 @@ from .target import LogDensity, checked, values
 Optimiser = Literal["auto", "lbfgs", "adam"]
 #: objectives whose value and gradient belong together, so that a line search may use them
 _CONSISTENT = ("elbo", "iwae", "chi2")
+#: iterations between two changes of units
+_ROUND = 40
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def fit_variational(
 
     if _pick(optimiser, objective, family, draws) == "lbfgs":
         noise = fixed_noise(draws, family.noise_size, generator)
-        search = minimise_lbfgs(lambda: loss_of(counted, family, noise), parameters, steps=steps, check=check)
+        search = _in_rounds(lambda: loss_of(counted, family, noise), family, parameters, steps, check)
     else:
         search = minimise_adam(
             lambda: loss_of(counted, family, family.noise(draws, generator)),
@@ -138,6 +140,23 @@ def fit_variational(
             check=check,
         )
     return _judge(counted, family, search, check_draws, generator, clock)
+
+
+def _in_rounds(
+    loss: Callable[[], Tensor], family: Family, parameters: list[nn.Parameter], steps: int, check: Callable[[], None]
+) -> Search:
+    """Rounds of the search, each in the units that the one before has found, until a round gains nothing."""
+    losses: tuple[float, ...] = ()
+    while True:
+        search = minimise_lbfgs(loss, parameters, steps=min(_ROUND, steps), check=check)
+        family.rebase()
+        steps -= _ROUND
+        gain = search.losses[0] - min(search.losses)
+        losses += search.losses
+        if search.settled and gain < 1e-6 * (1 + abs(search.losses[0])) ** 0.5:
+            return search._replace(losses=losses)
+        if steps <= 0:
+            return Search(False, f"still gaining {gain:.3g} a round", losses)
 
 
 def _objective(objective: str | Objective) -> Objective:
