@@ -11,6 +11,7 @@ import torch
 
 from sciinfer.errors import ConfigError, ShapeError
 from sciinfer.gp.kernels import (
+    CARMA,
     RBF,
     SHO,
     Constant,
@@ -82,9 +83,23 @@ STATIONARY = {
         lambda: Matern12(2.0) * (Matern32(4.0) * Cosine(3.0)),
         lambda r: (-r / 2).exp() * m32(r, 4.0) * (2 * math.pi * r / 3).cos(),
     ),
+    "carma, first order": (lambda: CARMA([1 / 1.7], variance=2.0), lambda r: 2.0 * (-r / 1.7).exp()),
+    "carma, three equal roots": (
+        lambda: CARMA([4.0, 4.0, 2.0], variance=1.5),
+        lambda r: 1.5 * (1 + 2 * r + 4 * r**2 / 3) * (-2 * r).exp(),
+    ),
+    "carma, an oscillator": (
+        lambda: CARMA([math.pi**2, math.pi / 30.0], variance=1.5),
+        sho(2.0, 30.0, 1.5),
+    ),
     "scaled sum": (lambda: 2.0 * (Matern12(1.7) + Constant(3.0)), lambda r: 2 * (-r / 1.7).exp() + 6.0),
 }
-OTHERS = {"rbf": lambda: RBF(0.7, 2.0), "rbf 12": lambda: RBF(0.7, 2.0, order=12), "linear": lambda: Linear(0.4)}
+OTHERS = {
+    "carma": lambda: CARMA([4.0, 0.5, 1.0, 3.0, 0.7], [0.3, -0.1], 1.5),
+    "rbf": lambda: RBF(0.7, 2.0),
+    "rbf 12": lambda: RBF(0.7, 2.0, order=12),
+    "linear": lambda: Linear(0.4),
+}
 ALL = {name: build for name, (build, _) in STATIONARY.items()} | OTHERS
 MULTI = {
     "coregionalised": lambda: Coregionalised([Matern12(2.0), SHO(3.0, 2.0)], [[1.0, 0.5], [-0.3, 2.0], [0.0, 1.0]]),
@@ -101,7 +116,7 @@ def test_covariance_is_the_closed_form_and_even(name):
         torch.testing.assert_close(build().covariance(-LAG), closed(LAG), rtol=1e-10, atol=2e-12)
 
 
-@pytest.mark.parametrize("name", [*STATIONARY, "rbf", "rbf 12", *MULTI])
+@pytest.mark.parametrize("name", [*STATIONARY, "rbf", "rbf 12", "carma", *MULTI])
 def test_the_initial_covariance_is_stationary_for_any_step(name):
     kernel = (ALL | MULTI)[name]()
     with torch.no_grad():
@@ -169,6 +184,19 @@ def test_the_oscillator_crosses_critical_damping_smoothly():
         slopes.append(float(slope))
     assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
     assert slopes[2] == pytest.approx(slopes[1], rel=1e-6)
+
+
+def test_a_moving_average_has_its_rational_spectrum():
+    """``S(w) = |beta(iw)|^2 / |alpha(iw)|^2``; its cosine transform is the covariance."""
+    kernel, w = OTHERS["carma"](), np.linspace(0, 2000, 2_000_001)
+    s = 1j * w
+    alpha = (s**2 + 0.5 * s + 4) * (s**2 + 3 * s + 1) * (s + 0.7)
+    S = np.abs((1 + 0.3 * s - 0.1 * s**2) / alpha) ** 2
+    S[0] *= 0.5
+    lag = [0.0, 0.3, 1.0, 4.0]
+    expected = np.array([(S * np.cos(w * r)).sum() for r in lag]) / S.sum() * 1.5
+    found = kernel.covariance(torch.tensor(lag, dtype=F64)).detach()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7)
 
 
 def test_the_oscillator_of_a_spectral_level():
@@ -292,6 +320,9 @@ def test_products_are_written_as_text():
 @pytest.mark.parametrize(
     "build",
     [
+        lambda: CARMA([1.0], [0.5]),
+        lambda: CARMA([]),
+        lambda: CARMA([1.0, -1.0]),
         lambda: RBF(order=1),
         lambda: RBF(order=40),
         lambda: SHO(quality=0.0),

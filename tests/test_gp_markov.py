@@ -666,3 +666,22 @@ def test_carbon_dioxide_with_a_fixed_kernel():
     rmse, nlpd = score(gp, time, y, train, 1.0)
     assert rmse == pytest.approx(ref["rmse"], rel=1e-6)
     assert nlpd == pytest.approx(ref["nlpd"], rel=1e-6)
+
+
+@needs_data
+@pytest.mark.slow
+def test_carbon_dioxide_from_a_plain_start_and_better():
+    """The stored optimum is found from round numbers; a smooth trend beside the straight one forecasts better."""
+    ref, (time, y, train, sd) = refs()["co2_mlii"], co2()
+    season = lambda: band(50.0, 0.01, 1.0) + band(50.0, 0.001, 0.5) + Matern32(1.0, 0.01)  # noqa: E731
+    gp = MarkovGP(IntegratedWiener(1e-3, 10.0, 1.0) + season(), noise=1e-3).fit(time[train], y[train])
+    assert gp.report.converged
+    assert -gp.report.objective == pytest.approx(ref["nlml"], abs=1e-3)
+    rmse, nlpd = score(gp, time, y, train, sd)
+    assert rmse < 2.285
+    assert nlpd < 1.95
+    trend = IntegratedWiener(1e-5, 10.0, 1.0) + RBF(60.0, 1.0, order=6)
+    better = MarkovGP(trend + season(), noise=1e-3).fit(time[train], y[train])
+    rmse, nlpd = score(better, time, y, train, sd)
+    assert rmse < 2.1
+    assert nlpd < 1.92

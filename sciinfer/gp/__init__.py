@@ -1,7 +1,12 @@
 """Gaussian processes: exact in linear time on a line, dense for few points, Vecchia's approximation for many."""
 
-from .dispatch import GP
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .kernels import (
+    CARMA,
     RBF,
     SHO,
     Constant,
@@ -22,11 +27,15 @@ from .kernels import (
     Wiener,
     parse_kernel,
 )
-from .markov import MarkovGP
-from .observations import averages, derivatives, differences, join, points
-from .posterior import Components, MarkovPosterior
+
+if TYPE_CHECKING:
+    from .dispatch import GP
+    from .markov import MarkovGP
+    from .observations import averages, derivatives, differences, join, points
+    from .posterior import Components, MarkovPosterior
 
 __all__ = [
+    "CARMA",
     "GP",
     "RBF",
     "SHO",
@@ -56,3 +65,19 @@ __all__ = [
     "parse_kernel",
     "points",
 ]
+
+#: read on first use: a model that needs a kernel does not load what it does not need
+_LATER = {
+    "GP": "dispatch",
+    "MarkovGP": "markov",
+    "Components": "posterior",
+    "MarkovPosterior": "posterior",
+    **dict.fromkeys(("averages", "derivatives", "differences", "join", "points"), "observations"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is listed above when it is asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_LATER[name]}", __name__), name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,7 +25,9 @@ from .kernels.base import positive
 from .observations import Layout, Observed, lay_out
 from .posterior import MarkovPosterior
 from .rows import Rows, read_rows, variances
-from .spatial.optimise import FitReport, flatten, maximise, unflatten, value_and_slopes
+
+if TYPE_CHECKING:
+    from .spatial.optimise import FitReport
 
 
 class MarkovGP(nn.Module):
@@ -262,6 +264,8 @@ def _extend(problem: LinearGaussian, more: int) -> tuple[Tensor, ...]:
 
 def _search(gp: MarkovGP, rows: Sequence[Rows], starts: int, iterations: int, seed: int) -> FitReport:
     """The best of several searches, in place."""
+    from .spatial.optimise import flatten, maximise, unflatten, value_and_slopes
+
     named = [(name, p) for name, p in gp.named_parameters() if p.requires_grad]
     parameters = [p for _, p in named]
     numbers, begin = list(range(len(rows))), flatten(parameters)

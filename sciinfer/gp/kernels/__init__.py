@@ -1,6 +1,7 @@
 """Kernels of time with an exact state-space form."""
 
 from .base import Kernel
+from .carma import CARMA
 from .expression import parse_kernel
 from .matern import Matern12, Matern32, Matern52
 from .multi import Coregionalised, Coupled, Separable
@@ -13,6 +14,7 @@ from .sum import Sum
 from .trend import Constant, IntegratedWiener, Linear, Wiener
 
 __all__ = [
+    "CARMA",
     "RBF",
     "SHO",
     "Constant",
