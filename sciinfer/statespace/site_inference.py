@@ -13,7 +13,9 @@ from .sites import Marginals, SitePrior, Sites, condition_sites, log_normaliser,
 
 _Parts = TypeVar("_Parts", Sites, Marginals)
 #: a step below this share of the full one is not worth another smoother
-_LEAST_STEP = 1e-4
+_LEAST_STEP = 1e-7
+#: nats per datum above which an objective is no measure of how little may still change
+_ROUGH = 100.0
 
 
 class SiteFit(NamedTuple):
@@ -32,6 +34,7 @@ class _State(NamedTuple):
     objective: Tensor
     step: Tensor
     done: Tensor
+    converged: Tensor
 
 
 @torch.no_grad()
@@ -73,7 +76,7 @@ def infer_sites(
     while passes < max_passes and not bool(state.done.all()):
         state = _advance(prior, data, method, state, power, full, tolerance)
         passes += 1
-    return SiteFit(state.sites, state.marginals, state.objective, state.done, passes)
+    return SiteFit(state.sites, state.marginals, state.objective, state.converged, passes)
 
 
 def site_objective(prior: SitePrior, data: Data, fit: SiteFit, *, method: Method = "cvi", power: float = 1.0) -> Tensor:
@@ -111,7 +114,8 @@ def _laplace_objective(prior: SitePrior, data: Data, fit: SiteFit) -> Tensor:
 def _evaluate(prior: SitePrior, data: Data, method: Method, sites: Sites, power: float, step: float) -> _State:
     marginals = condition_sites(prior, sites)
     objective = _merit(data, method, sites, marginals, power)
-    return _State(sites, marginals, objective, torch.full_like(objective, step), torch.zeros_like(objective).bool())
+    no = torch.zeros_like(objective, dtype=torch.bool)
+    return _State(sites, marginals, objective, torch.full_like(objective, step), no, no)
 
 
 def _merit(data: Data, method: Method, sites: Sites, marginals: Marginals, power: float) -> Tensor:
@@ -130,11 +134,15 @@ def _advance(
         before, after = (_log_posterior(data, s.sites, s.marginals) for s in (old, new))
     else:
         before, after = old.objective, new.objective
-    size = tolerance * (1 + old.objective.abs())
+    size = tolerance * (1 + torch.minimum(old.objective.abs(), _ROUGH * data.mask.sum((-2, -1))))
     better = after.isfinite() & ((after >= before - 0.1 * size) | (method == "ep"))
     still = (new.objective - old.objective).abs() <= size
+    if method == "ep":  # its evidence may stand still while the moments do not
+        moved = (new.marginals.mean - old.marginals.mean).square() / old.marginals.variance
+        still &= moved.amax((-2, -1)) <= tolerance
     takes = better & ~old.done
-    done = old.done | (takes & still & (old.step >= full)) | (old.step < _LEAST_STEP)
+    converged = old.converged | (takes & still & (old.step >= full))
+    done = converged | (old.step < _LEAST_STEP)
     step = torch.where(better, (2 * old.step).clamp(max=full), 0.25 * old.step)
     return _State(
         _choose(takes, new.sites, old.sites),
@@ -142,6 +150,7 @@ def _advance(
         torch.where(takes, new.objective, old.objective),
         step,
         done,
+        converged,
     )
 
 
