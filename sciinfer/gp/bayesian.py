@@ -216,6 +216,23 @@ def sample_hyperparameters(
     return HyperPosterior(drawn, found.khat, parameters, priors)
 
 
+def default_priors(model: nn.Module) -> list[Prior]:
+    """Weak priors around where the parameters are: a factor of about 2.7 either way, or one standard deviation of 1.
+
+    Parameters whose last name starts with ``log_`` are logarithms of positive quantities.
+    """
+    found: list[Prior] = []
+    for name, parameter in _trainable(model):
+        centre = float(parameter.detach().mean())
+        logarithm = name.rpartition(".")[2].startswith("log_")
+        found.append(LogNormal(math.exp(centre), 1.0) if logarithm else Normal(centre, max(1.0, abs(centre))))
+    return found
+
+
+def _trainable(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+
+
 def _starts(density: LogDensity, centre: np.ndarray, paths: int, generator: torch.Generator) -> Tensor:
     """The present values, and points around them where there is density."""
     spread = 0.5 * torch.randn(max(paths, 1) - 1, len(centre), generator=generator, dtype=torch.float64)
