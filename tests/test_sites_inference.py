@@ -220,8 +220,11 @@ def test_a_masked_entry_is_a_deleted_one(method):
     torch.testing.assert_close(full.marginals.mean[:, kept], less.marginals.mean, rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", CONCAVE)
+GRADIENTS = [("poisson", m) for m in METHODS] + [("negative-binomial", "cvi"), ("ordinal", "laplace")]
+REST = [pytest.param(n, m, marks=pytest.mark.slow) for n in CONCAVE for m in METHODS if (n, m) not in GRADIENTS]
+
+
+@pytest.mark.parametrize(("name", "method"), [*GRADIENTS, *REST])
 def test_gradients_are_finite_differences(name, method):
     """In the kernel, the offset and the likelihood; NaN in the data reaches none of them."""
     likelihood, y = CASES[name]

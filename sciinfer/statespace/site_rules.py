@@ -14,7 +14,7 @@ from .sites import Sites
 Method = Literal["cvi", "ep", "laplace"]
 METHODS: tuple[Method, ...] = ("cvi", "ep", "laplace")
 #: least site precision, in units of the marginal one: a row of the engine has no room for none or less
-FLOOR = 1e-7
+FLOOR = 1e-5
 _HUGE = 1e12
 
 
