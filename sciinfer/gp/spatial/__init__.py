@@ -2,6 +2,8 @@
 
 from .covariances import Covariance, Isotropic, Matern, OneInput, SquaredExponential, as_covariance
 from .dense import DensePosterior, dense_log_likelihood
+from .dklgp import DKLGP
+from .dklgp_posterior import DKLPosterior
 from .optimise import FitReport
 from .ordering import maximin
 from .predict import VecchiaPosterior
@@ -10,6 +12,8 @@ from .vecchia import VecchiaGP
 
 __all__ = [
     "Covariance",
+    "DKLGP",
+    "DKLPosterior",
     "DensePosterior",
     "FitReport",
     "Isotropic",

@@ -103,3 +103,29 @@ def value_and_slopes(value: Tensor, parameters: Sequence[Tensor]) -> tuple[float
     found = torch.autograd.grad(value, list(parameters), allow_unused=True)
     slopes = [torch.zeros_like(p) if s is None else s for s, p in zip(found, parameters, strict=True)]
     return float(value.detach()), slopes
+
+
+def ascend(
+    parameters: Sequence[Tensor],
+    estimate: Callable[[Tensor], Tensor],
+    batches: Sequence[Tensor],
+    *,
+    rate: float = 0.02,
+    decay: tuple[float, float] = (0.9, 0.99),
+) -> int:
+    """Stochastic ascent in place (Adam, its rate falling to a tenth); returns the number of steps.
+
+    References:
+        Kingma, Ba (2015), Adam: a method for stochastic optimization.
+    """
+    first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
+    for step, batch in enumerate(batches, 1):
+        _, slopes = value_and_slopes(estimate(batch), parameters)
+        now = rate * 0.1 ** (step / len(batches))
+        with torch.no_grad():
+            for parameter, slope, m, v in zip(parameters, slopes, first, second, strict=True):
+                m.lerp_(slope, 1 - decay[0])
+                v.lerp_(slope.square(), 1 - decay[1])
+                scale = (v / (1 - decay[1] ** step)).sqrt() + 1e-12
+                parameter.add_(now * (m / (1 - decay[0] ** step)) / scale)
+    return len(batches)

@@ -1,0 +1,304 @@
+"""Latent Gaussian processes by two sparse inverse Cholesky factors, of the prior and of the posterior (DKLGP).
+
+References:
+    Cao, Kang, Jimenez, Sang, Schäfer, Katzfuss (2023), Variational sparse inverse Cholesky approximation for latent
+    Gaussian processes via double Kullback-Leibler minimization.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, DataError, NumericalError
+from ...likelihoods import Likelihood
+from ...random import generator
+from ..kernels import Kernel
+from .conditionals import blocks, condition_last, safe_cholesky
+from .covariances import Covariance, as_covariance
+from .dklgp_posterior import DKLPosterior
+from .inputs import Observed, Values, expected, likelihood_or_noise, observed
+from .neighbours import nearest_among
+from .optimise import FitReport, ascend, maximise, value_and_slopes
+from .pattern import Pattern, dense_factor, local_factor, make_pattern, place_in
+
+#: up to this many latent values every term is exact; above, terms are local
+DENSE = 1000
+#: latent values in one chunk of local terms
+_CHUNK = 512
+
+
+class Setting(NamedTuple):
+    """Different points in maximin order ``X [n, d]``; ``y [N]`` and the latent value ``owner [N]`` that each sees."""
+
+    X: Tensor
+    y: Tensor
+    owner: Tensor
+    pattern: Pattern
+
+
+class Posterior(NamedTuple):
+    """``q(f) = N(nu, (V V^T)^-1)``: ``nu [n]`` about the mean, entries of V ``[n, s]``."""
+
+    nu: Tensor
+    V: Tensor
+
+
+class DKLGP(nn.Module):
+    """Prior ``N(0, (L L^T)^-1)`` and posterior ``N(nu, (V V^T)^-1)`` with sparse upper triangular L and V.
+
+    Column i holds the predecessors in maximin order within ``rho`` times the distance at which point i was chosen, and
+    at least the nearest ``5 rho``. L
+    is the Kullback-Leibler optimum in closed form. V conditions in addition on Gaussian sites at the nearest points;
+    the sites match the likelihood (natural-gradient steps). Larger ``rho``: closer to the exact posterior.
+    The ELBO bounds the evidence under the sparse prior.
+
+    Args:
+        kernel: a covariance of ``sciinfer.gp.spatial``, or a kernel of time (Matérn kernels then act on distances).
+        noise: variance of Gaussian observations (default 1), learnable. likelihood: instead of noise, one channel.
+        mean: a number added to ``f``. rho: radius, at least 1.
+
+    Example:
+        >>> from sciinfer.gp.spatial import Matern
+        >>> x = torch.linspace(0, 1, 30, dtype=torch.float64)
+        >>> post = DKLGP(Matern(2.5, 0.3), noise=0.01).condition(x, x.sin())
+        >>> bool((post.mean(x) - x.sin()).abs().max() < 0.05)
+        True
+    """
+
+    def __init__(
+        self,
+        kernel: Covariance | Kernel,
+        noise: float | None = None,
+        mean: float = 0.0,
+        *,
+        likelihood: Likelihood | None = None,
+        rho: float = 2.0,
+    ) -> None:
+        super().__init__()
+        if not rho >= 1.0:
+            raise ConfigError(f"rho must be at least 1, got {rho!r}", fix="rho=2.0")
+        self.covariance = as_covariance(kernel)
+        self.likelihood = likelihood_or_noise(likelihood, noise)
+        self.mean, self.rho = float(mean), float(rho)
+        self.report: FitReport | None = None
+        #: largest relative jitter that any block has needed so far
+        self.jitter = 0.0
+
+    def elbo(self, X: Values, y: Values) -> Tensor:
+        """``E_q[log p(y | f)] - KL(q || p)`` in nats at the q of :meth:`condition`; no gradient."""
+        at = self._setting(observed(X, y))
+        with torch.no_grad():
+            return self._elbo(at, self._infer(at))
+
+    def fit(self, X: Values, y: Values, *, iterations: int = 100, rounds: int = 3, batch: int = 128) -> DKLGP:
+        """A fitted copy. Up to 1000 points: L-BFGS on kernel and likelihood, q following in closed form; sites and
+        order anew in each round. More: stochastic ascent of kernel, likelihood, nu and V together, ``iterations``
+        sweeps over minibatches of ``batch`` local terms.
+
+        Raises:
+            DataError: no value at all.
+        """
+        gp, data = copy.deepcopy(self), observed(X, y)
+        if not len(data.y):
+            raise DataError("every value is missing: nothing to fit", variable="y", fix="pass some values")
+        for _ in range(rounds):
+            at = gp._setting(data)
+            before = gp.report
+            gp.report = gp._climb(at, iterations) if len(at.X) <= DENSE else gp._sweep(at, iterations, batch)
+            if len(at.X) > DENSE or (before is not None and gp.report.objective - before.objective < 0.01):
+                break
+        return gp
+
+    def condition(self, X: Values, y: Values) -> DKLPosterior:
+        """The posterior of ``f``: ``mean``, ``variance``, ``covariance``, ``sample`` at any points."""
+        at = self._setting(observed(X, y))
+        with torch.no_grad():
+            q = self._infer(at)
+        return DKLPosterior(self.covariance, at.X, at.pattern, q.nu, q.V, self.mean, dense=len(at.X) <= DENSE)
+
+    def explain(self) -> str:
+        """What was computed, in words."""
+        said = [
+            f"double-KL sparse inverse Cholesky, rho {self.rho:g}; the ELBO bounds the evidence of the sparse prior"
+        ]
+        if self.jitter:
+            said.append(f"jitter of {self.jitter:.0e} of the variance was needed")
+        if self.report is not None:
+            end = "converged" if self.report.converged else f"not converged ({self.report.message})"
+            said.append(f"fit {end} at an ELBO of {self.report.objective:.4f} nats")
+        return "; ".join(said)
+
+    def _setting(self, data: Observed) -> Setting:
+        """Points given twice are one latent value that is seen twice."""
+        X, owner = torch.unique(data.X, dim=0, return_inverse=True)
+        with torch.no_grad():
+            pattern = make_pattern(self.covariance.scaled(X).cpu().numpy(), self.rho)
+        rank = torch.empty_like(pattern.order)
+        rank[pattern.order] = torch.arange(len(X))
+        return Setting(X[pattern.order], data.y, rank[owner], pattern)
+
+    # ---- the two factors
+
+    def _prior(self, at: Setting, rows: Tensor | None = None) -> Tensor:
+        """Entries of L (of the columns ``rows``): column i is ``(-weights, 1) / sd`` of f_i given its other rows."""
+        columns = at.pattern.columns if rows is None else at.pattern.columns[rows]
+        return self._column(at.X, torch.zeros(len(at.X), dtype=torch.float64), columns)
+
+    def _posterior(self, at: Setting, sites: Tensor) -> Posterior:
+        """V: as L, given also the sites at the nearest points; ``(L L^T + P) nu = shift``."""
+        scaled = self.covariance.scaled(at.X).detach().cpu().numpy()
+        near = torch.as_tensor(nearest_among(scaled, scaled, 2 * at.pattern.columns.shape[1]))
+        shifted = torch.where(at.pattern.columns >= 0, at.pattern.columns + len(at.X), -1)
+        noise = torch.cat([1 / sites[0], torch.zeros_like(sites[0])])
+        V = self._column(torch.cat([at.X, at.X]), noise, torch.cat([near, shifted], 1))[:, near.shape[1] :]
+        return Posterior(_centre(at.pattern.columns, self._prior(at), sites, exact=len(at.X) <= DENSE), V)
+
+    def _column(self, X: Tensor, noise: Tensor, index: Tensor) -> Tensor:
+        parts = []
+        for part in index.split(_CHUNK):
+            given = condition_last(blocks(self.covariance, X, noise, part))
+            self.jitter = max(self.jitter, given.jitter)
+            own = torch.ones_like(given.variance)[:, None]
+            parts.append(torch.cat([-given.weights, own], 1) / given.variance.sqrt()[:, None])
+        return torch.cat(parts) if parts else torch.zeros(0, index.shape[1], dtype=torch.float64)
+
+    # ---- the bound
+
+    def _elbo(self, at: Setting, q: Posterior) -> Tensor:
+        rows, L = torch.arange(len(at.X)), self._prior(at)
+        return self._terms(at, q, L, self._solves(at, q, L, rows), rows)
+
+    def _solves(self, at: Setting, q: Posterior, L: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """``|V^-1 e_i|^2`` (marginal variances) and ``|V^-1 L_i|^2`` of ``rows``, whose columns are ``L``.
+
+        All rows of few points: exact. Otherwise within the ancestors of each row.
+        """
+        if len(rows) == len(at.X) <= DENSE:
+            V, eye = dense_factor(at.pattern.columns, q.V), torch.eye(len(at.X), dtype=torch.float64)
+            both = torch.cat([eye, dense_factor(at.pattern.columns, L)], 1)
+            norms = torch.linalg.solve_triangular(V, both, upper=True).square().sum(0)
+            return norms[: len(rows)], norms[len(rows) :]
+        parts = [torch.zeros(0, 2, dtype=torch.float64)]
+        for part, own in zip(rows.split(_CHUNK), L.split(_CHUNK), strict=True):
+            sets = at.pattern.ancestors[part]
+            unit = place_in(sets, part[:, None], torch.ones(len(part), 1, dtype=torch.float64))
+            column = place_in(sets, at.pattern.columns[part], own)
+            factor = local_factor(at.pattern.columns, q.V, sets)
+            solved = torch.linalg.solve_triangular(factor, torch.stack([unit, column], -1), upper=True)
+            parts.append(solved.square().sum(1))
+        return torch.cat(parts)[:, 0], torch.cat(parts)[:, 1]
+
+    def _terms(self, at: Setting, q: Posterior, L: Tensor, solves: tuple[Tensor, Tensor], rows: Tensor) -> Tensor:
+        """The sum of the ELBO's terms of the latent values ``rows``, whose columns are ``L``."""
+        variance, trace = solves
+        position = torch.full((len(at.X),), -1).index_put((rows,), torch.arange(len(rows)))
+        seen = position[at.owner] >= 0
+        where = position[at.owner[seen]]
+        fit = expected(self.likelihood, at.y[seen], q.nu[rows][where] + self.mean, variance[where]).sum()
+        columns = at.pattern.columns[rows]
+        pulled = (L * torch.where(columns >= 0, q.nu[columns.clamp(min=0)], 0.0)).sum(-1)
+        divergence = 0.5 * (pulled.square() + trace - 1) + (q.V[rows, -1] / L[:, -1]).log()
+        return fit - divergence.sum()
+
+    # ---- inference
+
+    def _infer(self, at: Setting, steps: int = 30, tolerance: float = 1e-8) -> Posterior:
+        return self._posterior(at, self._sites(at, *self._moments(at, steps, tolerance)))
+
+    @torch.no_grad()
+    def _moments(self, at: Setting, steps: int = 30, tolerance: float = 1e-8) -> tuple[Tensor, Tensor]:
+        """Means and variances at which the sites of the best q are taken; a step that lowers the ELBO is halved."""
+        rows, L = torch.arange(len(at.X)), self._prior(at)
+        moments = torch.zeros(len(at.X), dtype=torch.float64), self.covariance.variance_at(at.X)
+        sites, best, rate = self._sites(at, *moments), None, 1.0
+        for _ in range(steps):
+            q = self._posterior(at, sites)
+            solves = self._solves(at, q, L, rows)
+            value = float(self._terms(at, q, L, solves, rows))
+            if best is not None and not value >= best[0]:
+                rate /= 2
+            elif best is not None and value - best[0] < tolerance * (1 + abs(value)):
+                return q.nu, solves[0]
+            else:
+                best, rate = (value, sites, (q.nu, solves[0])), min(1.0, 2 * rate)
+            if best is None or rate < 1e-3:
+                break
+            sites = best[1] + rate * (self._sites(at, *best[2]) - best[1])
+        if best is None:
+            raise NumericalError("the ELBO is not finite", fix="bring values and kernel to a common scale")
+        return best[2]
+
+    def _sites(self, at: Setting, mean: Tensor, variance: Tensor) -> Tensor:
+        """Precisions and shifts ``[2, n]`` with the slopes of the expected log-density; differentiable in the
+        likelihood's parameters."""
+        building = torch.is_grad_enabled()
+        with torch.enable_grad():
+            mean, variance = (part.detach().requires_grad_() for part in (mean, variance))
+            value = expected(self.likelihood, at.y, mean[at.owner] + self.mean, variance[at.owner]).sum()
+            slope, curvature = torch.autograd.grad(value, (mean, variance), create_graph=building)
+        precision = (-2 * curvature).clamp(min=1e-8)
+        return torch.stack([precision, slope + precision * mean.detach()])
+
+    # ---- fitting
+
+    def _climb(self, at: Setting, iterations: int) -> FitReport:
+        moments = self._moments(at)
+        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        parameters = [parameter for _, parameter in named]
+
+        def objective() -> tuple[float, list[Tensor]]:
+            value = self._elbo(at, self._posterior(at, self._sites(at, *moments)))
+            return value_and_slopes(value, parameters)
+
+        return maximise(named, objective, iterations=iterations, tolerance=1e-9)
+
+    def _sweep(self, at: Setting, sweeps: int, batch: int) -> FitReport:
+        with torch.no_grad():
+            start = self._infer(at)
+        spread = self._moments_scale(at)
+        move = torch.zeros_like(start.nu, requires_grad=True)
+        bend = torch.zeros_like(start.V, requires_grad=True)
+        named = [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+        def estimate(rows: Tensor) -> Tensor:
+            q = Posterior(start.nu + spread * move, _bent(start.V, bend))
+            L = self._prior(at, rows)
+            return self._terms(at, q, L, self._solves(at, q, L, rows), rows) * (len(at.X) / len(rows))
+
+        stream = generator(0, "dklgp", "batches")
+        order = [torch.randperm(len(at.X), generator=stream) for _ in range(sweeps)]
+        steps = ascend([*named, move, bend], estimate, [rows for one in order for rows in one.split(batch)])
+        with torch.no_grad():
+            value = float(self._elbo(at, self._infer(at)))
+        return FitReport(value, steps, steps, False, f"{sweeps} sweeps over minibatches were run", float("nan"))
+
+    def _moments_scale(self, at: Setting) -> Tensor:
+        with torch.no_grad():
+            return self.covariance.variance_at(at.X).sqrt() * 0.1
+
+
+def _bent(V: Tensor, bend: Tensor) -> Tensor:
+    """V with its diagonal times ``exp(bend)`` and the rest moved in units of the diagonal; stays invertible."""
+    rest = V[:, :-1] + V[:, -1:] * bend[:, :-1]
+    return torch.cat([torch.where(V[:, :-1] != 0, rest, 0.0), V[:, -1:] * bend[:, -1:].exp()], 1)
+
+
+def _centre(columns: Tensor, L: Tensor, sites: Tensor, *, exact: bool) -> Tensor:
+    """``nu``: ``(L L^T + P) nu = shift``; differentiable where ``exact``, by a sparse factor otherwise."""
+    if exact:
+        root = dense_factor(columns, L)
+        factor = safe_cholesky((root @ root.mT + torch.diag(sites[0]))[None])[0][0]
+        return torch.cholesky_solve(sites[1][:, None], factor)[:, 0]
+    from scipy.sparse import csc_array, diags_array
+    from scipy.sparse.linalg import spsolve
+
+    kept = columns >= 0
+    place = torch.arange(len(columns))[:, None].expand_as(columns)[kept]
+    entries = L.detach()[kept].numpy(), (columns[kept].numpy(), place.numpy())
+    root = csc_array(entries, shape=(len(columns), len(columns)))
+    precision, shift = sites.detach().numpy()
+    return torch.as_tensor(spsolve(csc_array(root @ root.T + diags_array(precision)), shift))
