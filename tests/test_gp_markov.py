@@ -29,6 +29,7 @@ from sciinfer.gp import (
     Matern12,
     Matern32,
     Matern52,
+    MixedPosterior,
     Periodic,
     QuasiPeriodic,
     Separable,
@@ -43,7 +44,7 @@ from sciinfer.gp import (
 F64 = torch.float64
 DATA = Path(os.environ.get("SCIINFER_DATA", ""))
 needs_data = pytest.mark.skipif("SCIINFER_DATA" not in os.environ, reason="SCIINFER_DATA names no data folder")
-RNG = np.random.default_rng(3)
+
 TIME = np.array([3.0, 0.2, 1.7, 1.7, 9.5, 4.1, 1.7, 6.6, 0.9])
 Y = np.array([0.3, -1.1, 0.8, np.nan, 0.1, -0.4, 1.2, 0.9, 0.0])
 AT = [5.0, 1.7, -1.0, 12.0, 3.0, 5.0]
@@ -172,7 +173,7 @@ def test_joint_draws_have_the_posterior_moments():
 
 def test_order_ties_and_missing_rows_do_not_matter():
     gp, seen = MarkovGP(Matern52(1.7), noise=0.2), ~np.isnan(Y)
-    shuffled = RNG.permutation(len(TIME))
+    shuffled = np.random.default_rng(3).permutation(len(TIME))
     value = gp.log_likelihood(TIME, Y).item()
     assert gp.log_likelihood(TIME[shuffled], Y[shuffled]).item() == pytest.approx(value, rel=1e-13)
     assert gp.log_likelihood(torch.as_tensor(TIME[seen]), torch.as_tensor(Y[seen])).item() == value
@@ -227,7 +228,7 @@ def test_ragged_series_in_one_batch():
 
 
 def test_noise_of_each_point():
-    noise, kernel, seen = RNG.uniform(0.05, 0.5, len(TIME)), Matern32(2.0), ~np.isnan(Y)
+    noise, kernel, seen = np.random.default_rng(3).uniform(0.05, 0.5, len(TIME)), Matern32(2.0), ~np.isnan(Y)
     value, mean, _ = dense(
         gram(kernel, TIME[seen], TIME[seen]), noise[seen], Y[seen], gram(kernel, AT, TIME[seen]), np.eye(6)
     )
@@ -282,7 +283,7 @@ def test_every_functional_of_an_oscillation():
         differences([1.0, 1.5], [3.0, 9.0]),
     )
     asked = join(averages([1.0, -3.0], [6.0, 0.0]), differences([0.0], [12.0]), derivatives([2.0]), points([2.0]))
-    y = RNG.normal(size=10)
+    y = np.random.default_rng(3).normal(size=10)
     sd = [math.sqrt(1.5), math.sqrt(1.5), math.sqrt(0.8), math.sqrt(0.8)]
     W, V = (np.hstack([weights(i, 2 * math.pi / p) for p in (4.0, 7.0)]) * sd for i in (seen, asked))
     value, mean, cov = dense(W @ W.T, 0.1, y, V @ W.T, V @ V.T)
@@ -371,7 +372,7 @@ def test_misuse_is_named(call, error, says):
 
 
 def sampled(n: int = 150):
-    time = np.sort(RNG.uniform(0, 40, n))
+    time = np.sort(np.random.default_rng(3).uniform(0, 40, n))
     truth = MarkovGP(Matern32(2.0, 1.5), noise=0.1)
     f = truth.condition([], []).sample(time, 1, seed=5)[0].numpy()
     return time, f + 0.3 * np.random.default_rng(0).normal(size=n) + 4.0
@@ -400,6 +401,48 @@ def test_more_starts_are_never_worse():
     assert gp.fit(time, y, iterations=2).report.converged is False
 
 
+def test_a_mixture_of_posteriors_has_the_moments_of_its_draws():
+    parts = [MarkovGP(Matern32(scale), noise=0.2).condition(TIME, Y) for scale in (0.5, 2.0, 5.0)]
+    mixed, n = MixedPosterior(parts), 30_000
+    draws, mean, cov = mixed.sample(AT, n, seed=4), mixed.mean(AT), mixed.covariance(AT)
+    torch.testing.assert_close(mixed.variance(AT), cov.diagonal())
+    assert float(((draws.mean(0) - mean).abs() / (cov.diagonal() / n).sqrt()).max()) < 4.5
+    torch.testing.assert_close(torch.cov(draws.mT), cov, rtol=0, atol=0.05)
+    assert bool((mixed.variance(AT) > torch.stack([p.variance(AT) for p in parts]).mean(0)).all())
+    # neighbouring draws come from different parts: the order says nothing
+    assert abs(float(torch.corrcoef(torch.stack([draws[1:, 0], draws[:-1, 0]]))[0, 1])) < 0.03
+
+
+def test_options_of_a_sampler_need_the_sampler():
+    gp = MarkovGP(Matern12(), noise=0.1)
+    with pytest.raises(ConfigError, match="no option draws"):
+        gp.fit(TIME, Y, draws=10)
+    with pytest.raises(ConfigError, match="prior for log_period"):
+        gp.fit(TIME, Y, method="hmc", priors={"log_period": None})
+
+
+@pytest.mark.slow
+def test_the_hyper_posterior_is_that_of_a_grid():
+    gp = MarkovGP(Matern12(2.0, 1.0), noise=np.full(len(TIME), 0.2))
+    fitted = gp.fit(TIME, Y, method="hmc", draws=400, warmup=150, chains=2, seed=1)
+    axis = torch.linspace(-4, 4, 33, dtype=F64)
+    table = torch.empty(33, 33, dtype=F64)
+    with torch.no_grad():
+        for i, a in enumerate(axis):
+            for j, b in enumerate(axis):
+                gp.kernel.log_lengthscale.copy_(a + math.log(2.0))
+                gp.kernel.log_variance.copy_(b)
+                table[i, j] = gp.log_likelihood(TIME, Y) - 0.5 * (a**2 + b**2)
+    weight = (table - table.max()).exp() / (table - table.max()).exp().sum()
+    means = [float((weight.sum(1) * axis).sum()) + math.log(2.0), float((weight.sum(0) * axis).sum())]
+    found = fitted.hyper.chains.summary()
+    assert list(found.mean) == pytest.approx(means, abs=4 * max(found.mcse))
+    assert [fitted.kernel.log_lengthscale.item(), fitted.kernel.log_variance.item()] == pytest.approx(list(found.mean))
+    post = fitted.condition(TIME, Y)
+    assert len(post.parts) == 32
+    assert post.sample(AT, 5).shape == (5, len(AT))
+
+
 # -- the door --------------------------------------------------------------------------------------------------------
 
 
@@ -416,11 +459,11 @@ def test_the_door_takes_the_line_the_dense_factor_or_vecchia():
     assert "nats of the dense log-likelihood" in line.explain()
     few = GP(Matern32(2.0), noise=0.2, way="dense")
     assert few.log_likelihood(TIME[:, None], Y).item() == pytest.approx(value.item(), rel=1e-10)
-    plane, X = GP(Matern(1.5, 0.7), noise=0.1), RNG.uniform(size=(40, 2))
+    plane, X = GP(Matern(1.5, 0.7), noise=0.1), np.random.default_rng(3).uniform(size=(40, 2))
     z = np.sin(5 * X).sum(1)
     assert plane.condition(X, z).mean(X[:3]).shape == (3,)
     assert plane.explain().startswith("dense: 40 points of 2 inputs")
-    near = GP(Matern(1.5, 0.7), noise=0.1, way="vecchia", neighbours=10)
+    near = GP(Matern(1.5, 0.7), noise=0.1, way="vecchia", neighbours=20)
     exact = plane.log_likelihood(X, z).item()
     assert near.log_likelihood(X, z).item() == pytest.approx(exact, abs=0.5)
     assert near.certify(X, z) < 0.5

@@ -31,6 +31,7 @@ from .kernels import (
 if TYPE_CHECKING:
     from .dispatch import GP
     from .markov import MarkovGP
+    from .mixture import MixedPosterior
     from .observations import averages, derivatives, differences, join, points
     from .posterior import Components, MarkovPosterior
 
@@ -53,6 +54,7 @@ __all__ = [
     "Matern12",
     "Matern32",
     "Matern52",
+    "MixedPosterior",
     "Periodic",
     "QuasiPeriodic",
     "Seasonal",
@@ -72,6 +74,7 @@ _LATER = {
     "MarkovGP": "markov",
     "Components": "posterior",
     "MarkovPosterior": "posterior",
+    "MixedPosterior": "mixture",
     **dict.fromkeys(("averages", "derivatives", "differences", "join", "points"), "observations"),
 }
 

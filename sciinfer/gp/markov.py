@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,18 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, DataError, NumericalError
+from ..errors import ConfigError, DataError
 from ..random import generator
 from ..statespace import Backend, LinearGaussian, log_likelihood, whiten
 from .assembly import readouts, transitions
+from .fitting import sample, search
 from .kernels import Kernel
 from .kernels.base import positive
+from .mixture import MixedPosterior
 from .observations import Layout, Observed, lay_out
 from .posterior import MarkovPosterior
 from .rows import Rows, read_rows, variances
 
 if TYPE_CHECKING:
+    from .bayesian import HyperPosterior
     from .spatial.optimise import FitReport
+
+#: draws of the hyper-parameters that a posterior is averaged over
+HYPER_DRAWS = 32
 
 
 class MarkovGP(nn.Module):
@@ -75,6 +80,7 @@ class MarkovGP(nn.Module):
         level = torch.full((kernel.outputs,), 0.0 if isinstance(mean, str) else float(mean), dtype=torch.float64)
         self.level = nn.Parameter(level, requires_grad=mean == "constant")
         self.report: FitReport | None = None
+        self.hyper: HyperPosterior | None = None
 
     def _take_noise(self, noise: Any) -> None:
         if isinstance(noise, (int, float)):
@@ -111,16 +117,16 @@ class MarkovGP(nn.Module):
             ShapeError, DataError: data that cannot be used.
         """
         if not _many(time):
-            return self._value([self._rows(time, y)], [0])[0]
+            return self.loglik_of([self._rows(time, y)], [0])[0]
         if len(time) != len(y):
             raise DataError(f"{len(time)} series of times and {len(y)} of values", fix="give one for one")
         rows = [self._rows(t, v) for t, v in zip(time, y, strict=True)]
-        return self._value(rows, list(range(len(rows))))
+        return self.loglik_of(rows, list(range(len(rows))))
 
     def _rows(self, time: Any, y: Any) -> Rows:
         return read_rows(time, y, self.kernel.outputs)
 
-    def _value(self, rows: Sequence[Rows], numbers: Sequence[int]) -> Tensor:
+    def loglik_of(self, rows: Sequence[Rows], numbers: Sequence[int]) -> Tensor:
         """Values of the series, ``[B]``; those without data have zero and take no part."""
         some = [i for i, part in enumerate(rows) if len(part.kept)]
         zero = self.kernel.initial().new_zeros(len(rows)) + 0 * sum(p.sum() for p in self.parameters())
@@ -182,19 +188,34 @@ class MarkovGP(nn.Module):
     # -- fit -----------------------------------------------------------------------------------------------------
 
     def fit(
-        self, time: Any, y: Any, method: str = "ml", *, starts: int = 1, iterations: int = 200, seed: int = 0
+        self,
+        time: Any,
+        y: Any,
+        method: str = "ml",
+        *,
+        starts: int = 1,
+        iterations: int = 200,
+        seed: int = 0,
+        **sampler: Any,
     ) -> MarkovGP:
-        """A fitted copy: the parameters of largest likelihood; ``report`` says how the search ended.
+        """A fitted copy; ``report`` says how it ended.
+
+        ``"ml"``: parameters of largest likelihood, by L-BFGS. ``"hmc"``: a sample of the parameters' posterior by NUTS,
+        in ``hyper``; the parameters are at its mean, and :meth:`condition` averages over it.
 
         Args:
-            time, y: as for :meth:`log_likelihood`. method: ``"ml"``, by L-BFGS.
+            time, y: as for :meth:`log_likelihood`.
             starts: searches; all but the first begin at parameters moved at random. iterations: of each.
+            sampler: for ``"hmc"``: ``priors`` by parameter name (default: log-normal around the present values),
+                ``draws``, ``chains``, ``warmup``, ``time_limit``, ``target_accept``.
 
         Raises:
-            ConfigError: no such method. DataError: no value at all. NumericalError: no start has a likelihood.
+            ConfigError: no such method or option. DataError: no value at all.
+            NumericalError: no start has a likelihood.
         """
-        if method != "ml":
-            raise ConfigError(f"unknown method {method!r}", variable="method", fix='method="ml"')
+        if method not in ("ml", "hmc") or (method == "ml" and sampler):
+            what = f"unknown method {method!r}" if method != "ml" else f"no option {', '.join(sampler)} of method 'ml'"
+            raise ConfigError(what, variable="method", fix='method="ml", or method="hmc" with options of the sampler')
         gp, many = copy.deepcopy(self), _many(time)
         rows = [gp._rows(t, v) for t, v in zip(time, y, strict=True)] if many else [gp._rows(time, y)]
         if not any(len(part.kept) for part in rows):
@@ -202,13 +223,14 @@ class MarkovGP(nn.Module):
         if gp.level.requires_grad:
             total, count = torch.cat([r.y for r in rows]).sum(0), torch.cat([r.mask for r in rows]).sum(0)
             gp.level.data.copy_((total / count.clamp(min=1)).reshape(gp.level.shape))
-        gp.report = _search(gp, rows, starts, iterations, seed)
+        gp.hyper = None
+        gp.report = search(gp, rows, starts, iterations, seed) if method == "ml" else sample(gp, rows, seed, **sampler)
         return gp
 
     # -- posterior -----------------------------------------------------------------------------------------------
 
-    def condition(self, time: Any, y: Any) -> MarkovPosterior:
-        """The posterior of ``f`` given one series.
+    def condition(self, time: Any, y: Any) -> MarkovPosterior | MixedPosterior:
+        """The posterior of ``f`` given one series; after ``fit(method="hmc")`` averaged over the hyper-posterior.
 
         Example:
             >>> from sciinfer.gp.kernels import Matern12
@@ -219,8 +241,15 @@ class MarkovGP(nn.Module):
         rows, frozen = self._rows(time, y), copy.deepcopy(self)
         if len(rows.kept):
             frozen._variance(rows, 0)
-        pose = lambda query: frozen._problem(rows, 0, query)  # noqa: E731
-        return MarkovPosterior(frozen.kernel, frozen.level.detach(), pose, self.backend)
+        if frozen.hyper is None:
+            return frozen._posterior(rows)
+        hyper, frozen.hyper, parts = frozen.hyper, None, []
+        for _ in hyper.visit(HYPER_DRAWS, generator(0, "gp-mixture")):
+            parts.append(copy.deepcopy(frozen)._posterior(rows))
+        return MixedPosterior(parts)
+
+    def _posterior(self, rows: Rows) -> MarkovPosterior:
+        return MarkovPosterior(self.kernel, self.level.detach(), lambda q: self._problem(rows, 0, q), self.backend)
 
     def explain(self) -> str:
         """What is computed and how far it may be off, in words."""
@@ -260,25 +289,3 @@ def _extend(problem: LinearGaussian, more: int) -> tuple[Tensor, ...]:
         A = torch.cat([A, eye], 1)
         Q, H, y = (torch.cat([x, x.new_zeros(1, more, *x.shape[2:])], 1) for x in (Q, H, y))
     return A, Q, H, y, m0, P0
-
-
-def _search(gp: MarkovGP, rows: Sequence[Rows], starts: int, iterations: int, seed: int) -> FitReport:
-    """The best of several searches, in place."""
-    from .spatial.optimise import flatten, maximise, unflatten, value_and_slopes
-
-    named = [(name, p) for name, p in gp.named_parameters() if p.requires_grad]
-    parameters = [p for _, p in named]
-    numbers, begin = list(range(len(rows))), flatten(parameters)
-    best: tuple[FitReport, np.ndarray] | None = None
-    for attempt in range(max(starts, 1)):
-        moved = torch.randn(len(begin), generator=generator(seed, "gp-start", attempt), dtype=torch.float64).numpy()
-        unflatten(begin + moved * (attempt > 0), parameters)
-        report = maximise(
-            named, lambda: value_and_slopes(gp._value(rows, numbers).sum(), parameters), iterations=iterations
-        )
-        if math.isfinite(report.objective) and (best is None or report.objective > best[0].objective):
-            best = report, flatten(parameters)
-    if best is None:
-        raise NumericalError("no start has a finite likelihood", fix="start from other parameters")
-    unflatten(best[1], parameters)
-    return best[0]
