@@ -77,6 +77,18 @@ def test_any_length_is_cut_without_loss(T, d):
         )
 
 
+@pytest.mark.parametrize(
+    ("B", "T", "d", "m"), [(1, 1, 2, 1), (3, 50, 2, 2), (1, 200, 4, 1), (2, 65, 5, 2), (300, 9, 2, 1)]
+)
+def test_filtered_and_predicted_moments_of_stretches_are_the_sequential_ones(B, T, d, m):
+    p = _problem(4, B, T, d, m)
+    found, expected = kalman_filter(p), kalman_filter(p, backend="sequential")
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-11)
+    wanted = p._replace(y=p.y.clone().requires_grad_())
+    assert kalman_filter(wanted).mean.requires_grad
+
+
 def test_wide_batches_are_not_cut_and_long_series_are():
     assert choose_layout(_problem(0, 300, 20, 1, 1)).chunks == 1
     layout = choose_layout(_problem(0, 1, 5000, 1, 1))

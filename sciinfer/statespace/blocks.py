@@ -101,12 +101,14 @@ def totals(parts: Blocks) -> Totals:
     return Totals(M[..., 1:], info[..., 0], -info[..., 1:], M[..., 0], P)
 
 
-def run(parts: Blocks, m: Tensor, P: Tensor) -> tuple[Tensor, Trace]:
-    """Filter every lane from ``m [n, d], P [n, d, d]``."""
+def run(parts: Blocks, m: Tensor, P: Tensor, predicted: Tensor | None = None) -> tuple[Tensor, Trace]:
+    """Filter every lane from ``m [n, d], P [n, d, d]``; ``predicted [L, n, d, 1 + d]`` as in ``lanes.run``."""
     M, loglik = m.unsqueeze(-1), torch.zeros_like(m[:, 0])
     states, gains, solved = [torch.cat([M, P], -1)], [], []
     for k in range(len(parts.A)):
         M, P = _predict(parts, k, M, P)
+        if predicted is not None:
+            torch.cat([M, P], -1, out=predicted[k])
         M, P, gain, factor, seen = _condition(M, P, parts.H[k], parts.y[k])
         loglik = loglik - 0.5 * seen.square().sum((1, 2)) - factor.diagonal(dim1=1, dim2=2).log().sum(1)
         states.append(torch.cat([M, P], -1))

@@ -10,7 +10,7 @@ from torch import Tensor
 from .linalg import psd_root
 from .problem import Filtered, LinearGaussian, Smoothed, matvec, outer_form, symmetrise
 from .scan import filter_scan, smooth_scan
-from .score import exact_loglik, single
+from .score import exact_loglik, filter_stretches, single
 from .sequential import filter_sequential, smooth_sequential
 from .sqrt import filter_sqrt
 from .steady import steady_loglik
@@ -40,7 +40,12 @@ def _graph_wanted(problem: LinearGaussian) -> bool:
 
 
 def kalman_filter(problem: LinearGaussian, *, backend: Backend = "auto") -> Filtered:
-    """Filtered and predicted moments and the log-likelihood."""
+    """Filtered and predicted moments and the log-likelihood.
+
+    ``"auto"`` keeps a graph only if a gradient is wanted; without one, stretches of time are filtered side by side.
+    """
+    if backend == "auto" and not single(problem) and not _graph_wanted(problem):
+        return filter_stretches(problem)
     return _FILTERS[choose_backend(problem, backend)](problem)
 
 

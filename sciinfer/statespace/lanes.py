@@ -166,8 +166,11 @@ def totals(lanes: Lanes) -> Totals:
     return Totals(last(M[:, 1:]), last(info[:, 0]), -last(info[:, 1:]), last(M[:, 0]), last(P))
 
 
-def run(lanes: Lanes, m: Tensor, P: Tensor) -> tuple[Tensor, Trace]:
-    """Filter every lane from ``m [n, d], P [n, d, d]``: log-likelihoods ``[n]`` and what the backward pass needs."""
+def run(lanes: Lanes, m: Tensor, P: Tensor, predicted: Tensor | None = None) -> tuple[Tensor, Trace]:
+    """Filter every lane from ``m [n, d], P [n, d, d]``: log-likelihoods ``[n]`` and what the backward pass needs.
+
+    ``predicted [L, d, 1 + d, n]``, if given, is filled with the predictions ``[mean | cov]``.
+    """
     length, d, _, n = lanes.A.shape
     rows = lanes.H.shape[1]
     steps = _Steps(lanes)
@@ -183,6 +186,8 @@ def run(lanes: Lanes, m: Tensor, P: Tensor) -> tuple[Tensor, Trace]:
         zip(trace.state.unbind(0)[1:], trace.gain.unbind(0), trace.pull.unbind(0), trace.weight.unbind(0), strict=True)
     ):
         M, P = _predict(steps, k, M, P)
+        if predicted is not None:
+            torch.cat([M, P], dim=1, out=predicted[k])
         for i, (h, y) in enumerate(zip(steps.H[k], steps.y[k].unbind(0), strict=True)):
             P, gain, seen, weight = _condition(M, P, h, y)
             gains[i], weights[i] = gain, weight
