@@ -9,11 +9,13 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 
 import sciinfer as si
-from sciinfer.errors import ConfigError, DataError, ShapeError, StateError
+from sciinfer.errors import ConfigError, DataError, ShapeError, StateError, TimeError
 from sciinfer.gp import (
     GP,
     RBF,
@@ -157,6 +159,15 @@ def test_gradients_are_finite_differences(name):
         assert float(parameter.grad.sum()) == pytest.approx(slope, rel=1e-5, abs=1e-6), label
 
 
+def test_the_likelihood_is_differentiable_in_the_data():
+    gp, y = MarkovGP(Matern32(2.0), noise=0.2), torch.tensor(Y, requires_grad=True)
+    (slope,) = torch.autograd.grad(gp.log_likelihood(TIME, y), y)
+    seen = ~np.isnan(Y)
+    expected = np.zeros(len(Y))
+    expected[seen] = -np.linalg.solve(gram(gp.kernel, TIME[seen], TIME[seen]) + 0.2 * np.eye(seen.sum()), Y[seen])
+    np.testing.assert_allclose(slope, expected, rtol=0, atol=1e-10)
+
+
 def test_joint_draws_have_the_posterior_moments():
     gp = MarkovGP(Matern32(2.0) + Cosine(5.0, 0.3), noise=0.2)
     post, n = gp.condition(TIME, Y), 20_000
@@ -237,6 +248,18 @@ def test_noise_of_each_point():
     np.testing.assert_allclose(gp.condition(TIME, Y).mean(AT), mean, rtol=0, atol=1e-9)
     with pytest.raises(ConfigError, match="9 noise variances for 2 rows"):
         gp.log_likelihood([0.0, 1.0], [1.0, 2.0])
+
+
+def test_arrays_of_any_make_and_empty_questions():
+    gp = MarkovGP(Matern32(2.0), noise=0.1)
+    value = gp.log_likelihood(TIME, Y).item()
+    kinds = (list, torch.as_tensor, pd.Series, xr.DataArray)
+    assert [gp.log_likelihood(kind(TIME), kind(Y)).item() for kind in kinds] == [value] * 4
+    post = gp.condition(TIME, Y)
+    assert (post.mean([]).shape, post.covariance([]).shape, post.sample([], 3).shape) == ((0,), (0, 0), (3, 0))
+    sharp = MarkovGP(SHO(3.0, 5.0), noise=1e-10).condition([0.0, 1.0, 2.0], [1.0, np.nan, 0.0])
+    np.testing.assert_allclose(sharp.mean([2.0, 0.0]), [0.0, 1.0], rtol=0, atol=1e-8)
+    assert bool((sharp.variance([2.0, 0.0]) < 2e-10).all())
 
 
 def test_components_of_a_sum():
@@ -359,6 +382,8 @@ def test_functionals_that_make_no_sense():
         (lambda: MarkovGP(Matern12()).log_likelihood([0.0, 1.0], [1.0, np.inf]), DataError, "infinite"),
         (lambda: MarkovGP(Matern12()).log_likelihood([[0.0], [1.0]], [[1.0]]), DataError, "2 series"),
         (lambda: MarkovGP(Matern12()).fit([0.0], [np.nan]), DataError, "missing"),
+        (lambda: MarkovGP(Matern12()).log_likelihood(["a"], [1.0]), DataError, "cannot be read as numbers"),
+        (lambda: MarkovGP(Matern12()).log_likelihood(np.array(["2020"], "M8[s]"), [1.0]), TimeError, "model=.gp"),
         (lambda: MarkovGP(Matern12()).fit([0.0], [1.0], method="guess"), ConfigError, "unknown method"),
         (lambda: MarkovGP(Matern12(), noise=[0.1, 0.1]).noise, ConfigError, "fixed per point"),
     ],

@@ -108,7 +108,7 @@ class MarkovGP(nn.Module):
     # -- likelihood ----------------------------------------------------------------------------------------------
 
     def log_likelihood(self, time: Any, y: Any) -> Tensor:
-        """``log p(y)`` in nats, differentiable in all parameters; ``[B]`` for lists of series of any lengths.
+        """``log p(y)`` in nats, differentiable in all parameters and ``y``; ``[B]`` for lists of series of any lengths.
 
         Args:
             time: ``[N]``, any order. y: ``[N]`` or ``[N, C]``, NaN = missing; or a list of each.
@@ -124,7 +124,7 @@ class MarkovGP(nn.Module):
         return self.loglik_of(rows, list(range(len(rows))))
 
     def _rows(self, time: Any, y: Any) -> Rows:
-        return read_rows(time, y, self.kernel.outputs)
+        return read_rows(time, y, self.kernel.outputs, self.level.device)
 
     def loglik_of(self, rows: Sequence[Rows], numbers: Sequence[int]) -> Tensor:
         """Values of the series, ``[B]``; those without data have zero and take no part."""
@@ -138,7 +138,7 @@ class MarkovGP(nn.Module):
         else:
             parts = [_stack([self._problem(rows[i], numbers[i])]) for i in some]
             found = torch.cat([log_likelihood(p, backend=self.backend) + extra for p, extra in parts])
-        return zero.index_put((torch.tensor(some),), found)
+        return zero.index_put((torch.tensor(some, device=zero.device),), found)
 
     def _problem(
         self, rows: Rows, number: int = 0, query: Observed | None = None

@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import DataError, ShapeError
+from ..errors import DataError, ShapeError, TimeError
 
 POINT, DERIVATIVE, AVERAGE, DIFFERENCE = range(4)
 
@@ -24,6 +25,10 @@ class Observed(NamedTuple):
     def simple(self) -> bool:
         """Are all of them values or derivatives at one time each."""
         return bool((self.kind <= DERIVATIVE).all())
+
+    def to(self, device: torch.device) -> Observed:
+        """The same on another device."""
+        return Observed(*(column.to(device) for column in self))
 
     def keep(self, rows: Tensor) -> Observed:
         """Some of them."""
@@ -106,8 +111,27 @@ def _of(kind: int, start: Any, end: Any) -> Observed:
     return Observed(torch.full(a.shape, kind, dtype=torch.int64, device=a.device), a, b)
 
 
+def numbers(values: Any, name: str) -> Tensor:
+    """A float64 tensor from a tensor or from anything that numpy reads.
+
+    Raises:
+        TimeError: dates. DataError: no numbers.
+    """
+    if isinstance(values, Tensor):
+        return values.to(torch.float64)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "mM":
+            raise TimeError(
+                "dates are not numbers", variable=name, fix='subtract an origin, or use si.fit(ds, model="gp")'
+            )
+        return torch.as_tensor(array.astype(np.float64))
+    except (TypeError, ValueError) as err:
+        raise DataError(f"cannot be read as numbers: {err}", variable=name, fix="pass an array of numbers") from err
+
+
 def _times(values: Any) -> Tensor:
-    time = torch.as_tensor(values, dtype=torch.float64).detach()
+    time = numbers(values, "time").detach()
     if time.ndim != 1:
         raise ShapeError(f"times must be a vector, got shape {tuple(time.shape)}", variable="time")
     bad = torch.nonzero(~time.isfinite())

@@ -112,7 +112,7 @@ class MarkovPosterior:
 
     def _solve(self, at: Any) -> _Solved:
         """The answer for the last asked times is kept: mean, variance and draws usually go together."""
-        query = as_observed(at)
+        query = as_observed(at).to(self._level.device)
         if self._last is not None and all(torch.equal(a, b) for a, b in zip(self._last[0], query, strict=True)):
             return self._last[1]
         problem, _, layout, readout = self._pose(query)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, ShapeError
-from .observations import Observed, as_observed
+from .observations import Observed, as_observed, numbers
 
 
 class Rows(NamedTuple):
@@ -21,17 +21,18 @@ class Rows(NamedTuple):
     total: int
 
 
-def read_rows(time: Any, y: Any, outputs: int) -> Rows:
+def read_rows(time: Any, y: Any, outputs: int, device: torch.device) -> Rows:
     """Check and drop rows without any value.
 
     Args:
         time: ``[N]`` times, or what :mod:`sciinfer.gp.observations` makes. y: ``[N]``, or ``[N, C]`` for outputs.
+        device: where to compute.
 
     Raises:
         ShapeError: sizes do not fit together. DataError: a value is infinite.
     """
-    items = as_observed(time)
-    values = _numbers(y)
+    items = as_observed(time).to(device)
+    values = numbers(y, "y").to(device)
     values = values[:, None] if values.ndim == 1 and outputs == 1 else values
     if values.shape != (len(items.kind), outputs):
         wanted = f"[{len(items.kind)}]" if outputs == 1 else f"[{len(items.kind)}, {outputs}]"
@@ -45,13 +46,6 @@ def read_rows(time: Any, y: Any, outputs: int) -> Rows:
     kept = torch.nonzero(mask.any(1))[:, 0]
     safe = torch.where(mask, values, torch.zeros_like(values))
     return Rows(items.keep(kept), safe[kept], mask[kept], kept, len(mask))
-
-
-def _numbers(y: Any) -> Tensor:
-    try:
-        return torch.as_tensor(y).to(torch.float64)
-    except (TypeError, ValueError, RuntimeError) as err:
-        raise DataError(f"cannot be read as numbers: {err}", variable="y", fix="pass an array of numbers") from err
 
 
 def variances(noise: Any) -> Tensor:
