@@ -39,7 +39,7 @@ def within(draws: Draws, mean: float, sd: float, sizes: float = 4.0) -> None:
 
 @pytest.mark.parametrize("metric", ["diagonal", "dense"])
 def test_a_correlated_gaussian(metric) -> None:
-    draws = run(metric=metric)
+    draws = run(metric=metric, draws=150, warmup=100)
     within(draws, 1.0, 1.0)
     assert draws.divergences == 0
     z = draws.flat.numpy()
@@ -47,13 +47,15 @@ def test_a_correlated_gaussian(metric) -> None:
     assert (draws.summary().rhat < 1.02).all()
 
 
+@pytest.mark.slow
 def test_the_step_follows_its_target() -> None:
-    low, high = run(draws=100, target_accept=0.6), run(draws=100, target_accept=0.95)
+    low, high = run(draws=60, warmup=100, target_accept=0.6), run(draws=60, warmup=100, target_accept=0.95)
     assert 0.55 < float(low.accept.mean()) < float(high.accept.mean())
     assert float(high.accept.mean()) > 0.9
     assert float(high.step_size.mean()) < float(low.step_size.mean())
 
 
+@pytest.mark.slow
 def test_scales_are_learnt() -> None:
     scale = torch.tensor([0.05, 1.0, 20.0], dtype=torch.float64)
     draws = run(lambda z: -0.5 * (z / scale).square().sum(-1), dim=3, warmup=300)
@@ -64,12 +66,12 @@ def test_scales_are_learnt() -> None:
 def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_state_alone() -> None:
     torch.manual_seed(3)
     before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = run(draws=30, warmup=30)
+    first = run(draws=20, warmup=20)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert (np.random.get_state()[1] == before[1]).all()
     torch.randn(5)
-    assert torch.equal(first.draws, run(draws=30, warmup=30).draws)
-    assert not torch.equal(first.draws, run(draws=30, warmup=30, seed=1).draws)
+    assert torch.equal(first.draws, run(draws=20, warmup=20).draws)
+    assert not torch.equal(first.draws, run(draws=20, warmup=20, seed=1).draws)
 
 
 def test_leapfrog_is_reversible_and_second_order() -> None:
@@ -103,12 +105,12 @@ def test_nan_is_a_divergence_and_not_the_end() -> None:
         return torch.log(z[:, 0]) - z[:, 0] + 0 * z.sum(-1)
 
     g = generator(0, "walled")
-    draws = nuts(walled, torch.ones(4, 1, dtype=torch.float64), generator=g, draws=300, warmup=150)
+    draws = nuts(walled, torch.ones(4, 1, dtype=torch.float64), generator=g, draws=200, warmup=100)
     assert bool((draws.draws > 0).all())
     assert draws.divergences + int(draws.warmup_divergences.sum()) > 0
     assert any("diverged" in problem for problem in draws.problems())
     assert not draws.converged
-    assert abs(float(draws.draws.mean()) - 2.0) < 0.3  # Gamma(2, 1)
+    assert abs(float(draws.draws.mean()) - 2.0) < 0.4  # Gamma(2, 1)
 
 
 def test_a_log_density_that_raises_is_no_density() -> None:
@@ -116,7 +118,7 @@ def test_a_log_density_that_raises_is_no_density() -> None:
         return torch.linalg.cholesky(z[:, :, None])[:, 0, 0].log() - z[:, 0]
 
     g = generator(0, "raises")
-    draws = nuts(factor, torch.ones(2, 1, dtype=torch.float64), generator=g, draws=50, warmup=50)
+    draws = nuts(factor, torch.ones(2, 1, dtype=torch.float64), generator=g, draws=5, warmup=5)
     assert bool((draws.draws > 0).all())
 
 
@@ -139,7 +141,7 @@ def test_out_of_time_hands_over_what_there_is() -> None:
         return -0.5 * z.square().sum(-1)
 
     with pytest.raises(BudgetError) as caught:
-        run(slow, draws=100_000, warmup=20, time_limit=0.5)
+        run(slow, draws=100_000, warmup=0, time_limit=1.0)
     partial = caught.value.details["partial"]
     assert isinstance(partial, Draws)
     assert 0 < partial.draws.shape[1] < 100_000
