@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,8 +54,9 @@ def _loading(prior: SitePrior) -> Tensor:
 
 def _paths(kernel: Sum, trials: int, bins: int, g: torch.Generator) -> Tensor:
     lag = torch.arange(bins, dtype=torch.float64)
+    lift = 1e-9 * torch.eye(bins, dtype=torch.float64)
     with torch.no_grad():
-        roots = [torch.linalg.cholesky(part.covariance(lag[:, None] - lag) + 1e-9 * torch.eye(bins)) for part in kernel.parts]
+        roots = [torch.linalg.cholesky(part.covariance(lag[:, None] - lag) + lift) for part in kernel.parts]
     noise = torch.randn(len(roots), bins, trials, generator=g, dtype=torch.float64)
     return torch.stack([root @ z for root, z in zip(roots, noise, strict=True)], -1).permute(1, 0, 2)
 
@@ -67,6 +69,23 @@ def seconds(call: Callable[[], SiteFit], repeats: int) -> tuple[float, SiteFit]:
         call()
         spent.append(time.perf_counter() - start)
     return statistics.median(spent), fit
+
+
+def single(bins: int) -> tuple[SitePrior, Data]:
+    """One channel of counts around a slow wave."""
+    time_ = torch.arange(bins, dtype=torch.float64)
+    y = torch.poisson((0.5 + torch.sin(time_ / 40)).exp(), generator=generator(0, "wave")).reshape(1, -1, 1)
+    prior = _prior(Sum(Matern32(lengthscale=30.0)), 1, bins, torch.ones(1, 1, dtype=torch.float64))
+    return prior, make_data(Poisson(1), y, torch.ones_like(y, dtype=torch.bool), 0.5)
+
+
+def exponent(sizes: Sequence[int]) -> float:
+    """Slope of log seconds against log number of bins, least squares."""
+    spent = []
+    for size in sizes:
+        prior, data = single(size)
+        spent.append(seconds(lambda p=prior, d=data: infer_sites(p, d, max_passes=8), 1)[0])
+    return float(np.polyfit(np.log(sizes), np.log(spent), 1)[0])
 
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
@@ -82,5 +101,15 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
         goal=100.0,
         note=f"peer: elephant GPFA.transform, published figure, not run here; {fit.passes} smoothers, "
         f"converged: {bool(fit.converged.all())}",
+        versions=versions(),
+    )
+    sizes = (20, 40) if tiny else (1_000, 10_000, 100_000)
+    yield Row(
+        name="sites/scaling-exponent",
+        ours=exponent(sizes),
+        peer=None if tiny else 1.1,
+        unit="",
+        goal=1.0,
+        note=f"seconds against bins, {sizes[0]} to {sizes[-1]}; peer is the largest exponent allowed",
         versions=versions(),
     )

@@ -19,6 +19,7 @@ from sciinfer.likelihoods import Bernoulli, Gaussian, Poisson, StudentT
 from sciinfer.random import generator
 
 F64 = torch.float64
+SLOW = pytest.mark.slow
 
 
 def _counts(n=60, seed=0):
@@ -85,7 +86,7 @@ def test_a_series_without_data_starts_where_it_is_asked_for():
     assert float(post.variance([7.0])) == pytest.approx(2.0, rel=1e-9)
 
 
-@pytest.mark.parametrize("method", ["cvi", "ep", "laplace"])
+@pytest.mark.parametrize("method", ["cvi", pytest.param("ep", marks=SLOW), pytest.param("laplace", marks=SLOW)])
 def test_a_fit_ends_where_the_slope_is_zero_and_leaves_the_caller_alone(method):
     time, y = _counts()
     gp = ApproximateMarkovGP(Matern32(lengthscale=0.3, variance=0.3), Poisson(1), method=method, mean="constant")
@@ -194,10 +195,10 @@ def _dataset(n=40):
     return xr.Dataset({"n": (("cell", "t"), y)}, coords={"t": t, "cell": ["a", "b"]})
 
 
-QUICK = {"training": {"steps": 6}, "progress": "silent"}
+QUICK = {"training": {"steps": 4}, "progress": "silent"}
 
 
-@pytest.mark.parametrize("likelihood", [None, "negative-binomial"])
+@pytest.mark.parametrize("likelihood", [None, pytest.param("negative-binomial", marks=SLOW)])
 def test_counts_through_the_facade(likelihood, tmp_path):
     options = {} if likelihood is None else {"likelihood": likelihood}
     ds = _dataset()

@@ -50,7 +50,7 @@ def _covariance(kernel, time=TIMES):
 
 def _quadrature(likelihood, y, kernel):
     """Log evidence, posterior means and variances by a product rule in the prior's own coordinates."""
-    x, w = np.polynomial.hermite_e.hermegauss(44)
+    x, w = np.polynomial.hermite_e.hermegauss(30)
     root = torch.linalg.cholesky(_covariance(kernel))
     f = torch.tensor(list(itertools.product(x, repeat=3)), dtype=F64) @ root.mT
     weights = torch.tensor([math.prod(part) for part in itertools.product(w / math.sqrt(2 * math.pi), repeat=3)])
@@ -220,7 +220,7 @@ def test_a_masked_entry_is_a_deleted_one(method):
     torch.testing.assert_close(full.marginals.mean[:, kept], less.marginals.mean, rtol=1e-9, atol=1e-10)
 
 
-GRADIENTS = [("poisson", m) for m in METHODS] + [("negative-binomial", "cvi"), ("ordinal", "laplace")]
+GRADIENTS = [("poisson", m) for m in METHODS] + [("negative-binomial", "cvi")]
 REST = [pytest.param(n, m, marks=pytest.mark.slow) for n in CONCAVE for m in METHODS if (n, m) not in GRADIENTS]
 
 
@@ -261,7 +261,7 @@ def test_gradient_in_the_loading():
         return site_objective(with_loading, data, fit).sum()
 
     (slope,) = torch.autograd.grad(value(W), W)
-    for c, k in ((0, 0), (2, 1), (4, 0)):
+    for c, k in ((0, 0), (2, 1)):
         shift = torch.zeros_like(W)
         shift[c, k] = 1e-4
         with torch.no_grad():

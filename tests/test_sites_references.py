@@ -30,7 +30,12 @@ def _stored(name):
     return json.loads((ROOT / "references_dev.json").read_text())[name]
 
 
-@pytest.mark.parametrize("which", ["M32_1_4", "M32_1_20", "M52_1_4", "M52_1_20"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "which", ["M32_1_4", "M52_1_20", pytest.param("M32_1_20", marks=SLOW), pytest.param("M52_1_4", marks=SLOW)]
+)
 def test_coal_disasters(which):
     """333 bins: bound and Laplace evidence to 1e-4; EP lies above the bound and near importance sampling."""
     bins = np.loadtxt(ROOT / "bayesnewton" / "coal_binned.csv")

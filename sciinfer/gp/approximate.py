@@ -115,7 +115,7 @@ class ApproximateMarkovGP(nn.Module):
     def start_level(self, padded: Padded, steps: int = 30) -> None:
         """Set the mean to the best constant predictor (damped Newton)."""
         for _ in range(steps):
-            slope, bend, _ = derivatives(self._data(padded), torch.zeros_like(padded.values))
+            slope, bend = derivatives(self._data(padded), torch.zeros_like(padded.values))
             move = slope.sum((0, 1)) / bend.sum((0, 1)).abs().clamp(min=1e-9)
             self.level += move.clamp(-1.0, 1.0)
 

@@ -96,7 +96,7 @@ def site_objective(prior: SitePrior, data: Data, fit: SiteFit, *, method: Method
 
 def _laplace_objective(prior: SitePrior, data: Data, fit: SiteFit) -> Tensor:
     mean, variance = fit.marginals.mean, fit.marginals.variance
-    slope, bend, third = derivatives(data, mean, graph=True)
+    slope, bend, third = derivatives(data, mean, orders=3, graph=True)
     # the values are those of the fit; what they owe to the likelihood's parameters and the offset is added
     free = (fit.sites.precision > 1.001 * FLOOR / variance).detach()
     bend = torch.where(free, bend - bend.detach(), torch.zeros_like(bend))
@@ -167,7 +167,7 @@ def _mode_start(prior: SitePrior, data: Data, steps: int = 6) -> Sites:
     spread = prior_variance(prior).expand_as(data.y).clamp(min=1e-6, max=1e2)
     f, curvature = torch.zeros_like(data.y), torch.zeros_like(data.y)
     for _ in range(steps):
-        slope, curvature, _ = derivatives(data, f)
+        slope, curvature = derivatives(data, f)
         curvature = curvature.clamp(max=0.0)
         f = f + ((slope - f / spread) / (1 / spread - curvature)).clamp(-1.0, 1.0)
     variance = 1 / (1 / spread - curvature)

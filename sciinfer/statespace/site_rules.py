@@ -53,7 +53,7 @@ def target(method: Method, data: Data, mean: Tensor, variance: Tensor, sites: Si
     if method == "ep":
         precision, shift = _ep_target(data, mean, variance, sites, power)
     elif method == "laplace":
-        slope, curvature, _ = derivatives(data, mean)
+        slope, curvature = derivatives(data, mean)
         precision, shift = -curvature, slope
     else:
         precision, shift = _cvi_target(data, mean, variance)
@@ -84,25 +84,25 @@ def correction(method: Method, data: Data, mean: Tensor, variance: Tensor, sites
     return expected.sum(-1) - _kept(log_site, data.mask).sum((-2, -1))
 
 
-def derivatives(data: Data, mean: Tensor, *, graph: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """First three derivatives of ``log p(y | offset + f)`` in ``f``, ``[B, T, C]`` each, zero where masked.
+def derivatives(data: Data, mean: Tensor, *, orders: int = 2, graph: bool = False) -> list[Tensor]:
+    """First derivatives of ``log p(y | offset + f)`` in ``f``, ``[B, T, C]`` each, zero where masked.
 
     Args:
-        graph: keep what they owe to the likelihood's parameters and the offset (not to ``mean``).
+        orders: how many. graph: keep what they owe to the likelihood's parameters and the offset (not to ``mean``).
     """
     with torch.enable_grad():
         offset = data.offset if graph else data.offset.detach()
         at = mean.detach().requires_grad_()
         current = data.likelihood.entry_log_prob(data.y, _kept(at + offset, data.mask))
         found: list[Tensor] = []
-        for order in range(3):
+        for order in range(orders):
             if current.requires_grad:
-                further = graph or order < 2
+                further = graph or order + 1 < orders
                 (current,) = torch.autograd.grad(current.sum(), at, create_graph=further, materialize_grads=True)
             else:
                 current = torch.zeros_like(at)
             found.append(_kept(current if graph else current.detach(), data.mask))
-    return found[0], found[1], found[2]
+    return found
 
 
 def _cvi_target(data: Data, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
