@@ -12,9 +12,17 @@ import pytest
 import torch
 
 from sciinfer.errors import NumericalError
-from sciinfer.gp.kernels import Matern32
+from sciinfer.gp.kernels import Matern32, Matern52
 from sciinfer.random import generator
-from sciinfer.statespace import LinearGaussian, kalman_filter, log_likelihood, psd_root, unique_steps, whiten
+from sciinfer.statespace import (
+    LinearGaussian,
+    discretise,
+    kalman_filter,
+    log_likelihood,
+    psd_root,
+    unique_steps,
+    whiten,
+)
 from sciinfer.statespace.score import choose_layout, exact_loglik
 
 F64 = torch.float64
@@ -193,21 +201,41 @@ def test_stored_matern_values_and_gradients(N):
 # -- transitions of many steps -----------------------------------------------------------------------------------------
 
 
-def test_the_matern_table_equals_the_plain_expressions(monkeypatch):
+@pytest.mark.parametrize("kind", [Matern32, Matern52])
+def test_the_matern_table_equals_the_plain_expressions(kind, monkeypatch):
     """From ties to a billion length-scales, and one gradient for both parameters."""
     g = generator(0, "steps")
     dt = 20 * torch.rand((2, 3000), generator=g, dtype=F64).pow(4)
     dt[0, ::7], dt[1, 5], dt[1, 6] = 0.0, 1e9, 1e-12
-    weights = torch.randn((2, *dt.shape, 2, 2), generator=g, dtype=F64)
+    weights = torch.randn((2, *dt.shape, kind.state_dim, kind.state_dim), generator=g, dtype=F64)
     found = []
     for many in (1, dt.numel() + 1):
         monkeypatch.setattr("sciinfer.gp.kernels.matern.MANY", many)
-        kernel = Matern32(0.8, 1.2)
+        kernel = kind(0.8, 1.2)
         A, Q = kernel.transition(dt)
         gradient = torch.autograd.grad((weights[0] * A + weights[1] * Q).sum(), list(kernel.parameters()))
         found.append([A, Q, *gradient])
     for table, plain in zip(*found, strict=True):
-        torch.testing.assert_close(table, plain, rtol=1e-13, atol=1e-15)
+        torch.testing.assert_close(table, plain, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("lengthscale", [1e-3, 1.0, 1e4])
+def test_the_closed_form_of_matern52_is_the_series_of_its_equation(lengthscale):
+    """Steps of 1e-9 to 300 length-scales; covariances relative to their standard deviations."""
+    kernel = Matern52(lengthscale, 1.3)
+    dt = lengthscale * torch.logspace(-9, 2.5, 60, dtype=F64)
+    with torch.no_grad():
+        A, Q = kernel.transition(dt)
+        rate = math.sqrt(5) / kernel.lengthscale
+        F = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, -3.0, -3.0]], dtype=F64)
+        D = torch.zeros(3, 3, dtype=F64)
+        D[2, 2] = 16 / 3
+        expected_A, expected_Q = discretise(F, D, rate * dt)
+        scale = torch.stack([rate**0, rate, rate.square()])
+        torch.testing.assert_close(A / scale[:, None] * scale, expected_A, rtol=0, atol=1e-14)
+        sd = expected_Q.diagonal(dim1=-2, dim2=-1).sqrt()
+        found = Q / (1.3 * scale[:, None] * scale) / (sd[:, :, None] * sd[:, None, :])
+        torch.testing.assert_close(found, expected_Q / (sd[:, :, None] * sd[:, None, :]), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(("repeats", "evaluated"), [(1, 20_000), (20, 1_000)])

@@ -11,9 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from ...statespace.discretise import discretise
 from .base import Kernel, log_parameter, matrix
-from .matern_table import MANY, gamma3, matern32_table
+from .matern_table import MANY, gamma3, in_blocks, matern32_table, matern52_plain
 
 __entries__ = [
     {
@@ -135,15 +134,11 @@ class Matern52(_Matern):
     state_dim = 3
 
     def transition(self, dt: Tensor) -> tuple[Tensor, Tensor]:
-        """Taylor series and doublings of the companion form, in time scaled by the rate."""
+        """Closed form, free of cancellation for small steps."""
         rate = math.sqrt(5) / self.lengthscale
-        F = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [-1.0, -3.0, -3.0]], dtype=rate.dtype, device=rate.device)
-        D = torch.zeros_like(F)
-        D[2, 2] = 16 / 3
-        A, Q = discretise(F, D, rate * dt)
-        scale = torch.stack([torch.ones_like(rate), rate, rate.square()])
-        spread = scale[:, None] / scale[None, :]
-        return A * spread, Q * self.variance * scale[:, None] * scale[None, :]
+        if dt.numel() >= MANY and not dt.requires_grad:
+            return in_blocks(matern52_plain, dt, rate, self.variance)
+        return matern52_plain(dt, rate, self.variance)
 
     def initial(self) -> Tensor:
         """Stationary covariance."""
