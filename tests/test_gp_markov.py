@@ -508,6 +508,28 @@ def test_the_door_fits_and_passes_gradients():
         assert gp.log_noise.item() == 0.0
 
 
+def test_the_door_says_how_exact_a_fit_is():
+    from sciinfer.gp.spatial import Matern
+
+    X = np.random.default_rng(3).uniform(size=(60, 2))
+    z = np.sin(5 * X).sum(1)
+    near = GP(Matern(1.5, 0.7), noise=0.1, way="vecchia", neighbours=12).fit(X, z, iterations=20, rounds=1)
+    assert near.explain().startswith("vecchia: asked for; 12 nearest predecessors; twice the neighbours change")
+    assert near.certify(X, z) < 2.0
+    noise = np.linspace(0.1, 0.3, len(TIME))
+    each = GP(RBF(2.0), noise=noise, mean=0.3).fit(TIME, Y, iterations=5)
+    alone = MarkovGP(each.kernel, noise=noise, mean=0.3).log_likelihood(TIME, Y).item()
+    assert each.report.objective == pytest.approx(alone, rel=1e-12)
+    assert "kernel approximated within" in each.explain()
+    assert "on up to 200 points within" in each.explain()
+    assert each.certify(TIME, Y) < 1e-9
+    line = GP(IntegratedWiener(0.4), noise=0.1)
+    assert math.isnan(line.certify(TIME, Y))
+    assert line.explain().endswith("no dense form to compare with")
+    exposed = GP(Matern32(), noise=0.1)
+    assert math.isnan(exposed.certify(averages([0.0, 1.0], [2.0, 2.5]), [0.3, 0.1]))
+
+
 def test_the_door_refuses_what_no_room_fits():
     from sciinfer.gp.spatial import Matern
 

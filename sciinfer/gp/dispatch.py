@@ -80,7 +80,11 @@ class GP(nn.Module):
         return self._pick(X, y)[1].log_likelihood(_line(X), y)
 
     def fit(self, X: Any, y: Any, **options: Any) -> GP:
-        """A fitted copy; ``report`` says how the search ended, ``options`` are the back-end's."""
+        """A fitted copy; ``report`` says how the search ended, :meth:`explain` also how exact it is at the end.
+
+        Args:
+            X, y: as for :meth:`log_likelihood`. options: the back-end's own.
+        """
         gp = copy.deepcopy(self)
         _, backend = gp._pick(X, y)
         found = backend.fit(_line(X), y, **options)
@@ -90,6 +94,7 @@ class GP(nn.Module):
                 gp.log_noise.copy_(found.log_noise.reshape(()))
             gp.level.copy_((found.level if isinstance(found, MarkovGP) else found.constant).reshape(()))
         gp.report = report = found.report
+        gp.certify(X, y)
         if report is not None:
             end = "converged" if report.converged else f"not converged ({report.message})"
             gp._said.append(f"fit {end} at {report.objective:.4f} nats")
@@ -102,12 +107,16 @@ class GP(nn.Module):
     def certify(self, X: Any, y: Any) -> float:
         """How far the log-likelihood may be off, in nats; :meth:`explain` then says it.
 
-        Markov: against the dense factor on up to 200 of the points. Vecchia: against twice the neighbours. Dense: 0.
+        Markov: against the dense factor on up to 200 of the points (NaN where there is none: a kernel that is not
+        stationary, or functionals instead of times). Vecchia: against twice the neighbours. Dense: 0.
         """
         taken, backend = self._pick(X, y)
         if taken == "dense":
             return 0.0
         if isinstance(backend, MarkovGP):
+            if isinstance(X, Observed) or not backend.kernel.stationary:
+                self._said.append("no dense form to compare with")
+                return float("nan")
             error = self._against_dense(X, y, backend)
             self._said.append(f"on up to {_CHECKED} points within {error:.1e} nats of the dense log-likelihood")
             return error
@@ -166,8 +175,6 @@ class GP(nn.Module):
 
     @torch.no_grad()
     def _against_dense(self, X: Any, y: Any, markov: MarkovGP) -> float:
-        if not markov.kernel.stationary:
-            return float("nan")
         from .vecchia import VecchiaGP
 
         time, values = np.asarray(X, dtype=float).reshape(-1), np.asarray(y, dtype=float)
