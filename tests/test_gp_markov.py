@@ -544,23 +544,33 @@ def test_the_door_refuses_what_no_room_fits():
 # -- the facade ------------------------------------------------------------------------------------------------------
 
 
-def test_the_model_gp_through_the_facade():
-    ds = si.open_dataset("nile")
-    fitted = si.fit(
-        ds,
-        model="gp",
-        options={"kernel": "matern12(lengthscale=20) + constant(variance=4)"},
-        training={"steps": 5},
-        progress="silent",
-    )
-    tree = fitted.predict(draws=5)
-    name = next(iter(tree["posterior_predictive"].data_vars))
-    assert tree["posterior"][name].isel(chain=0).sizes["draw"] == 5
-    assert tree["posterior"]["latent"].shape[-1] == 2
-    with pytest.raises(ConfigError, match="noise"):
-        si.fit(ds, model="gp", options={"noise": -1.0}, progress="silent")
-    with pytest.raises(ConfigError, match="no option"):
-        si.fit(ds, model="gp", options={"latent": 3}, progress="silent")
+def test_the_model_gp_through_the_facade(tmp_path):
+    """Dates, durations and products in the kernel's text; the summed kernels come back as ``latent``."""
+    months = pd.date_range("2000-01-01", periods=80, freq="30D")
+    year = np.arange(80) * 30 / 365.25
+    noise = 0.2 * np.random.default_rng(0).normal(size=80)
+    data = xr.DataArray(3 * year + 2 * np.sin(2 * np.pi * year) + noise, {"time": months}, ["time"], "level")
+    kernel = "integrated-wiener + matern32(lengthscale=3650D) * cosine(period=365.25D)"
+    options = {"kernel": kernel, "noise": 0.1}
+    fitted = si.fit(data, model="gp", options=options, training={"steps": 12}, progress="silent")
+    ahead = pd.to_datetime(["2006-10-01", "2003-01-15"])
+    tree = fitted.predict(time=ahead, draws=40)
+    found = tree["posterior"]["level"].mean(("chain", "draw")).values
+    at = np.array([(day - months[0]).days for day in ahead]) / 365.25
+    np.testing.assert_allclose(found, 3 * at + 2 * np.sin(2 * np.pi * at), atol=0.5)
+    parts = tree["posterior"]["latent"]
+    assert parts.sizes["latent_dim"] == 2
+    season = parts.isel(latent_dim=1).mean(("chain", "draw")).values / parts.isel(latent_dim=1).std().item()
+    assert np.sign(season).tolist() == np.sign(np.sin(2 * np.pi * at)).tolist()
+    fitted.save(tmp_path / "fit")
+    again = si.load(tmp_path / "fit").predict(time=ahead, draws=40)
+    np.testing.assert_array_equal(again["posterior"]["level"].values, tree["posterior"]["level"].values)
+
+
+@pytest.mark.parametrize("options", [{"noise": -1.0}, {"latent": 3}, {"kernel": "matern32 * wiener"}])
+def test_the_model_gp_names_a_bad_option(options):
+    with pytest.raises(ConfigError, match=r"noise|no option|factor"):
+        si.fit(si.open_dataset("nile"), model="gp", options=options, progress="silent")
 
 
 # -- stored references -----------------------------------------------------------------------------------------------
