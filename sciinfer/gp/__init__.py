@@ -29,13 +29,16 @@ from .kernels import (
 )
 
 if TYPE_CHECKING:
+    from .approximate import ApproximateMarkovGP
     from .dispatch import GP
     from .markov import MarkovGP
     from .mixture import MixedPosterior
     from .observations import averages, derivatives, differences, join, points
     from .posterior import Components, MarkovPosterior
+    from .whittle import whittle_start
 
 __all__ = [
+    "ApproximateMarkovGP",
     "CARMA",
     "GP",
     "RBF",
@@ -66,15 +69,18 @@ __all__ = [
     "join",
     "parse_kernel",
     "points",
+    "whittle_start",
 ]
 
 #: read on first use: a model that needs a kernel does not load what it does not need
 _LATER = {
+    "ApproximateMarkovGP": "approximate",
     "GP": "dispatch",
     "MarkovGP": "markov",
     "Components": "posterior",
     "MarkovPosterior": "posterior",
     "MixedPosterior": "mixture",
+    "whittle_start": "whittle",
     **dict.fromkeys(("averages", "derivatives", "differences", "join", "points"), "observations"),
 }
 

@@ -83,7 +83,8 @@ def site_objective(prior: SitePrior, data: Data, fit: SiteFit, *, method: Method
     """The objective again, ``[B]``, with the exact gradient in the prior, loading, offset and likelihood.
 
     At the fixed point the sites themselves need no gradient (for Laplace, the mode's is added): the cost is that of
-    the log-likelihood's score.
+    the log-likelihood's score. Where a likelihood is not log-concave (Student-t far from its datum) the site is held
+    at a least precision, the point is not quite stationary, and the gradient is approximate.
     """
     if method == "laplace":
         return _laplace_objective(prior, data, fit)
