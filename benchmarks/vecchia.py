@@ -72,15 +72,8 @@ def accuracy(n: int) -> Iterable[Row]:
         note, peer = f"rho {rho:g}; peer: {INDUCING[-1]} inducing points", bounds[INDUCING[-1]]
         yield Row(name=f"vecchia/dklgp-gap-{rho:g}", ours=gap, peer=peer, unit="nats", note=note, versions=packages)
     for near in NEAR:
-        value = latent_divergence(X, near)
-        yield Row(
-            name=f"vecchia/latent-kl-{near}",
-            ours=value,
-            peer=None,
-            unit="nats",
-            note="KL(exact || Vecchia)",
-            versions=versions(),
-        )
+        value, name, note = latent_divergence(X, near), f"vecchia/latent-kl-{near}", "KL(exact || Vecchia)"
+        yield Row(name=name, ours=value, peer=None, unit="nats", note=note, versions=versions())
 
 
 def value_and_gradient(log_likelihood: Callable[[], Tensor]) -> Callable[[], None]:

@@ -32,12 +32,14 @@ _CHUNK = 512
 
 
 class Setting(NamedTuple):
-    """Different points in maximin order ``X [n, d]``; ``y [N]`` and the latent value ``owner [N]`` that each sees."""
+    """Different points in maximin order ``X [n, d]``; ``y [N]`` and the latent value ``owner [N]`` that each sees;
+    the nearest points of each point ``near [n, 2 s]``."""
 
     X: Tensor
     y: Tensor
     owner: Tensor
     pattern: Pattern
+    near: Tensor
 
 
 class Posterior(NamedTuple):
@@ -96,8 +98,8 @@ class DKLGP(nn.Module):
 
     def fit(self, X: Values, y: Values, *, iterations: int = 100, rounds: int = 3, batch: int = 128) -> DKLGP:
         """A fitted copy. Up to 1000 points: L-BFGS on kernel and likelihood, q following in closed form; sites and
-        order anew in each round. More: stochastic ascent of kernel, likelihood, nu and V together, ``iterations``
-        sweeps over minibatches of ``batch`` local terms.
+        order anew in each round. More: stochastic ascent, ``iterations`` sweeps over minibatches of ``batch`` terms,
+        nu and the sites anew in each sweep.
 
         Raises:
             DataError: no value at all.
@@ -136,10 +138,13 @@ class DKLGP(nn.Module):
         """Points given twice are one latent value that is seen twice."""
         X, owner = torch.unique(data.X, dim=0, return_inverse=True)
         with torch.no_grad():
-            pattern = make_pattern(self.covariance.scaled(X).cpu().numpy(), self.rho)
+            scaled = self.covariance.scaled(X).cpu().numpy()
+        pattern = make_pattern(scaled, self.rho)
         rank = torch.empty_like(pattern.order)
         rank[pattern.order] = torch.arange(len(X))
-        return Setting(X[pattern.order], data.y, rank[owner], pattern)
+        ordered = scaled[pattern.order.numpy()]
+        near = torch.as_tensor(nearest_among(ordered, ordered, 2 * pattern.columns.shape[1]))
+        return Setting(X[pattern.order], data.y, rank[owner], pattern, near)
 
     # ---- the two factors
 
@@ -149,13 +154,16 @@ class DKLGP(nn.Module):
         return self._column(at.X, torch.zeros(len(at.X), dtype=torch.float64), columns)
 
     def _posterior(self, at: Setting, sites: Tensor) -> Posterior:
-        """V: as L, given also the sites at the nearest points; ``(L L^T + P) nu = shift``."""
-        scaled = self.covariance.scaled(at.X).detach().cpu().numpy()
-        near = torch.as_tensor(nearest_among(scaled, scaled, 2 * at.pattern.columns.shape[1]))
-        shifted = torch.where(at.pattern.columns >= 0, at.pattern.columns + len(at.X), -1)
+        """V given the sites, and ``nu`` from ``(L L^T + P) nu = shift``."""
+        nu = _centre(at.pattern.columns, self._prior(at), sites, exact=len(at.X) <= DENSE)
+        return Posterior(nu, self._given_sites(at, sites, torch.arange(len(at.X))))
+
+    def _given_sites(self, at: Setting, sites: Tensor, rows: Tensor) -> Tensor:
+        """Entries of V in the columns ``rows``: as L, given also the sites at the nearest points."""
+        columns, near = at.pattern.columns[rows], at.near[rows]
+        shifted = torch.where(columns >= 0, columns + len(at.X), -1)
         noise = torch.cat([1 / sites[0], torch.zeros_like(sites[0])])
-        V = self._column(torch.cat([at.X, at.X]), noise, torch.cat([near, shifted], 1))[:, near.shape[1] :]
-        return Posterior(_centre(at.pattern.columns, self._prior(at), sites, exact=len(at.X) <= DENSE), V)
+        return self._column(torch.cat([at.X, at.X]), noise, torch.cat([near, shifted], 1))[:, near.shape[1] :]
 
     def _column(self, X: Tensor, noise: Tensor, index: Tensor) -> Tensor:
         parts = []
@@ -257,34 +265,27 @@ class DKLGP(nn.Module):
         return maximise(named, objective, iterations=iterations, tolerance=1e-9)
 
     def _sweep(self, at: Setting, sweeps: int, batch: int) -> FitReport:
-        with torch.no_grad():
-            start = self._infer(at)
-        spread = self._moments_scale(at)
-        move = torch.zeros_like(start.nu, requires_grad=True)
-        bend = torch.zeros_like(start.V, requires_grad=True)
-        named = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        moments = [torch.zeros_like(at.X[:, 0]), torch.ones_like(at.X[:, 0])]
+
+        def refresh() -> None:
+            moments[:] = self._moments(at)
 
         def estimate(rows: Tensor) -> Tensor:
-            q = Posterior(start.nu + spread * move, _bent(start.V, bend))
-            L = self._prior(at, rows)
+            # nu is at its best, where the bound has no slope along it; V follows the parameters where it is needed
+            needed = at.pattern.ancestors[rows].unique()
+            needed = needed[needed < len(at.X)]
+            own = self._given_sites(at, self._sites(at, moments[0], moments[1]), needed)
+            V = torch.zeros(at.pattern.columns.shape, dtype=torch.float64).index_put((needed,), own)
+            q, L = Posterior(moments[0], V), self._prior(at, rows)
             return self._terms(at, q, L, self._solves(at, q, L, rows), rows) * (len(at.X) / len(rows))
 
         stream = generator(0, "dklgp", "batches")
-        order = [torch.randperm(len(at.X), generator=stream) for _ in range(sweeps)]
-        steps = ascend([*named, move, bend], estimate, [rows for one in order for rows in one.split(batch)])
+        batches = [torch.randperm(len(at.X), generator=stream).split(batch) for _ in range(sweeps)]
+        steps = ascend(parameters, estimate, batches, refresh)
         with torch.no_grad():
             value = float(self._elbo(at, self._infer(at)))
         return FitReport(value, steps, steps, False, f"{sweeps} sweeps over minibatches were run", float("nan"))
-
-    def _moments_scale(self, at: Setting) -> Tensor:
-        with torch.no_grad():
-            return self.covariance.variance_at(at.X).sqrt() * 0.1
-
-
-def _bent(V: Tensor, bend: Tensor) -> Tensor:
-    """V with its diagonal times ``exp(bend)`` and the rest moved in units of the diagonal; stays invertible."""
-    rest = V[:, :-1] + V[:, -1:] * bend[:, :-1]
-    return torch.cat([torch.where(V[:, :-1] != 0, rest, 0.0), V[:, -1:] * bend[:, -1:].exp()], 1)
 
 
 def _centre(columns: Tensor, L: Tensor, sites: Tensor, *, exact: bool) -> Tensor:

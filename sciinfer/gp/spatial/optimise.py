@@ -108,24 +108,32 @@ def value_and_slopes(value: Tensor, parameters: Sequence[Tensor]) -> tuple[float
 def ascend(
     parameters: Sequence[Tensor],
     estimate: Callable[[Tensor], Tensor],
-    batches: Sequence[Tensor],
+    sweeps: Sequence[Sequence[Tensor]],
+    refresh: Callable[[], None],
     *,
-    rate: float = 0.02,
+    rate: float = 0.05,
     decay: tuple[float, float] = (0.9, 0.99),
 ) -> int:
     """Stochastic ascent in place (Adam, its rate falling to a tenth); returns the number of steps.
+
+    Args:
+        estimate: the objective of one batch, unbiased. sweeps: the batches of each sweep. refresh: called before each.
 
     References:
         Kingma, Ba (2015), Adam: a method for stochastic optimization.
     """
     first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
-    for step, batch in enumerate(batches, 1):
-        _, slopes = value_and_slopes(estimate(batch), parameters)
-        now = rate * 0.1 ** (step / len(batches))
-        with torch.no_grad():
-            for parameter, slope, m, v in zip(parameters, slopes, first, second, strict=True):
-                m.lerp_(slope, 1 - decay[0])
-                v.lerp_(slope.square(), 1 - decay[1])
-                scale = (v / (1 - decay[1] ** step)).sqrt() + 1e-12
-                parameter.add_(now * (m / (1 - decay[0] ** step)) / scale)
-    return len(batches)
+    step, total = 0, sum(len(sweep) for sweep in sweeps)
+    for sweep in sweeps:
+        refresh()
+        for batch in sweep:
+            _, slopes = value_and_slopes(estimate(batch), parameters)
+            step += 1
+            now = rate * 0.1 ** (step / total)
+            with torch.no_grad():
+                for parameter, slope, m, v in zip(parameters, slopes, first, second, strict=True):
+                    m.lerp_(slope, 1 - decay[0])
+                    v.lerp_(slope.square(), 1 - decay[1])
+                    scale = (v / (1 - decay[1] ** step)).sqrt() + 1e-12
+                    parameter.add_(now * (m / (1 - decay[0] ** step)) / scale)
+    return total
