@@ -111,7 +111,8 @@ def _responses(M: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     for _ in range(size):
         powers.append(M @ powers[-1])
     stack = torch.stack(powers, 1).mT  # [B, size + 1, d (in), d (out)]
-    lag = torch.arange(size)[None, :] - torch.arange(size)[:, None] - 1  # state j, input i
+    places = torch.arange(size, device=M.device)
+    lag = places[None, :] - places[:, None] - 1  # state j, input i
     response = torch.where((lag >= 0)[None, :, :, None, None], stack[:, lag.clamp(min=0)], 0.0)
     flat = response.permute(0, 1, 3, 2, 4).reshape(batch, size * d, size * d)
     last = stack[:, :size].flip(1).reshape(batch, size * d, d)

@@ -12,8 +12,13 @@ from torch.autograd.function import once_differentiable
 from .base import matrix
 
 #: steps from which this is faster than the plain expressions; steps of a block
-MANY, BLOCK = 4096, 8192
+MANY, _BLOCK, _BLOCK_ELSEWHERE = 4096, 8192, 1 << 20
 _TERMS = 21
+
+
+def _block(x: Tensor) -> int:
+    """Steps of a block: what the cache of a processor holds; many on devices that hide latency by width."""
+    return _BLOCK if x.device.type == "cpu" else _BLOCK_ELSEWHERE
 
 
 def gamma3(u: Tensor) -> Tensor:
@@ -43,7 +48,7 @@ class _Table(torch.autograd.Function):
     def forward(ctx: Any, dt: Tensor, rate: Tensor, s2: Tensor) -> tuple[Tensor, Tensor]:
         """Entries written block by block."""
         A, Q = dt.new_empty(*dt.shape, 2, 2), dt.new_empty(*dt.shape, 2, 2)
-        flat = zip(*(x.split(BLOCK) for x in (dt.reshape(-1), A.view(-1, 2, 2), Q.view(-1, 2, 2))), strict=True)
+        flat = zip(*(x.split(_block(dt)) for x in (dt.reshape(-1), A.view(-1, 2, 2), Q.view(-1, 2, 2))), strict=True)
         for step, a, q in flat:
             x = rate * step
             decay = (-x).exp()
@@ -62,8 +67,8 @@ class _Table(torch.autograd.Function):
         """``d/d rate`` and ``d/d s2``."""
         dt, rate, s2, Q = ctx.saved_tensors
         by_rate, by_s2 = torch.zeros_like(rate), torch.zeros_like(s2)
-        wide = (x.reshape(-1, 4).split(BLOCK) for x in (grads[0], grads[1], Q))
-        for step, ga, gq, q in zip(dt.reshape(-1).split(BLOCK), *wide, strict=True):
+        wide = (x.reshape(-1, 4).split(_block(dt)) for x in (grads[0], grads[1], Q))
+        for step, ga, gq, q in zip(dt.reshape(-1).split(_block(dt)), *wide, strict=True):
             x = rate * step
             decay = (-x).exp()
             a00, a01, a10, a11 = ga.unbind(1)
@@ -143,7 +148,7 @@ class _InBlocks(torch.autograd.Function):
         """Results of the blocks, joined."""
         ctx.table = table
         ctx.save_for_backward(dt, rate, s2)
-        A, Q = zip(*(table(step, rate, s2) for step in dt.reshape(-1).split(BLOCK)), strict=True)
+        A, Q = zip(*(table(step, rate, s2) for step in dt.reshape(-1).split(_block(dt))), strict=True)
         shape = (*dt.shape, *A[0].shape[1:])
         return torch.cat(A).reshape(shape), torch.cat(Q).reshape(shape)
 
@@ -153,8 +158,8 @@ class _InBlocks(torch.autograd.Function):
         """``d/d rate`` and ``d/d s2``."""
         dt, rate, s2 = ctx.saved_tensors
         total = [torch.zeros_like(rate), torch.zeros_like(s2)]
-        flat = (g.reshape(-1, *g.shape[dt.ndim :]).split(BLOCK) for g in grads)
-        for step, *given in zip(dt.reshape(-1).split(BLOCK), *flat, strict=True):
+        flat = (g.reshape(-1, *g.shape[dt.ndim :]).split(_block(dt)) for g in grads)
+        for step, *given in zip(dt.reshape(-1).split(_block(dt)), *flat, strict=True):
             with torch.enable_grad():
                 inputs = [rate.detach().requires_grad_(), s2.detach().requires_grad_()]
                 found = ctx.table(step, *inputs)
