@@ -260,3 +260,26 @@ def test_distinct_steps_are_not_sorted_and_repeated_ones_are_evaluated_once(repe
     assert (len(dt) in sorted_sizes) == (repeats > 1)
     assert torch.equal(A[:, 0, 0], dt)
     assert torch.equal(Q[:, 0, 0], 2 * dt)
+
+
+@pytest.mark.parametrize(("prior", "noise"), [(1e10, 1.0), (1.0, 1e-10), (1e10, 1e-10)])
+def test_diffuse_starts_and_precise_data_keep_value_and_gradient(prior, noise):
+    """An integrated Wiener process: nothing contracts but the data."""
+    T = 400
+    g = generator(5, "walk")
+    h = 0.1 + torch.rand(1, T, generator=g, dtype=F64)
+    A = torch.eye(2, dtype=F64).expand(1, T, 2, 2).clone()
+    A[..., 0, 1] = h
+    Q = torch.stack([h**3 / 3, h**2 / 2, h**2 / 2, h], -1).reshape(1, T, 2, 2)
+    H = (torch.tensor([[1.0, 0.0]], dtype=F64) / math.sqrt(noise)).expand(1, T, 1, 2).clone()
+    y = torch.randn((1, T, 1), generator=g, dtype=F64).cumsum(1) / math.sqrt(noise)
+    problem = LinearGaussian(A, Q, H, y, torch.zeros(1, 2, dtype=F64), prior * torch.eye(2, dtype=F64)[None])
+    assert choose_layout(problem).chunks > 10
+    found = []
+    for backend in ("sequential", "auto"):
+        scale = torch.ones(3, dtype=F64, requires_grad=True)  # of Q, of the data's precision, of the start
+        p = problem._replace(Q=Q * scale[0], H=H * scale[1].sqrt(), y=y * scale[1].sqrt(), P0=problem.P0 * scale[2])
+        value = log_likelihood(p, backend=backend).sum()
+        found.append([value, *torch.autograd.grad(value, [scale])])
+    for exact, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, exact, rtol=1e-8, atol=1e-8 * float(exact.detach().abs().max()))
