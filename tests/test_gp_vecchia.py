@@ -21,6 +21,7 @@ from sciinfer.gp.spatial import (
     maximin,
 )
 from sciinfer.gp.spatial import vecchia as vecchia_module
+from sciinfer.gp.spatial.conditionals import blocks, condition_last
 from sciinfer.gp.spatial.neighbours import nearest_among, nearest_before, within_before
 from sciinfer.random import numpy_generator
 
@@ -270,6 +271,14 @@ def test_fit_finds_what_the_dense_likelihood_finds():
     assert "converged" in ours.explain()
 
 
+def test_further_starts_find_the_better_of_two_maxima():
+    """All noise, or a wave: from a long length-scale and much noise the wave is not found."""
+    x = torch.linspace(0, 10, 60, dtype=F64)
+    y = (2.0 * x).sin() + 0.3 * torch.as_tensor(numpy_generator(0, "starts").normal(size=60))
+    one, several = (VecchiaGP(Matern(2.5, 6.0), 1.0, neighbours=60).fit(x, y, starts=count) for count in (1, 6))
+    assert several.report.objective > one.report.objective + 10.0
+
+
 # ---- errors
 
 
@@ -299,6 +308,19 @@ def test_errors_name_the_place():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("neighbours", "published"), [(5, 133.0), (10, 28.1), (20, 3.86), (30, 0.77)])
+def test_latent_divergence_of_900_points(neighbours, published):
+    """``KL(exact || Vecchia)`` of the noise-free field is close to the known values of another draw of the points."""
+    X, _, kernel = field()
+    X = X[torch.as_tensor(maximin(X.numpy())[0])]
+    index = torch.cat([torch.as_tensor(nearest_before(X.numpy(), neighbours)), torch.arange(900)[:, None]], 1)
+    with torch.no_grad():
+        variance = condition_last(blocks(kernel, X, torch.zeros(900, dtype=F64), index)).variance
+        divergence = 0.5 * float(variance.log().sum() - torch.logdet(kernel(X, X)))
+    assert divergence == pytest.approx(published, rel=0.2)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not UCI.exists(), reason="SCIINFER_DATA holds no gp/uci")
 @pytest.mark.parametrize(
     ("name", "splits", "neighbours", "rmse", "nll"),
@@ -322,7 +344,7 @@ def uci_scores(name, split, neighbours):
     X = (X - centre) / np.where(scale > 0, scale, 1.0)
     level, unit = y[~test].mean(), y[~test].std()
     gp = VecchiaGP(Matern(2.5, [X.shape[1] ** 0.5] * X.shape[1]), 0.1, neighbours=neighbours)
-    gp = gp.fit(X[~test], (y[~test] - level) / unit, iterations=60, rounds=3)
+    gp = gp.fit(X[~test], (y[~test] - level) / unit, iterations=60, rounds=3, starts=4)
     post = gp.condition(X[~test], (y[~test] - level) / unit)
     mean = post.mean(X[test]).numpy() * unit + level
     variance = (post.variance(X[test]) + gp.noise.detach()).numpy() * unit**2

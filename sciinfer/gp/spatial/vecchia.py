@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, DataError, NumericalError, StateError
+from ...random import numpy_generator
 from ..kernels import Kernel
 from ..kernels.base import log_parameter
 from .chunked import summed
@@ -24,12 +25,14 @@ from .covariances import Covariance, as_covariance
 from .dense import DensePosterior, dense_log_likelihood
 from .inputs import Observed, Values, check_count, observed
 from .neighbours import nearest_before
-from .optimise import FitReport, maximise, value_and_slopes
+from .optimise import FitReport, flatten, maximise, unflatten, value_and_slopes
 from .ordering import maximin
 from .predict import VecchiaPosterior
 
 #: numbers in one chunk of blocks: bounds the memory of a likelihood and its gradient
 _CHUNK = 4_000_000
+#: iterations of each run that only looks for the best start
+_SHORT = 15
 _ORDERINGS = ("auto", "maximin", "sorted", "given")
 
 
@@ -107,11 +110,12 @@ class VecchiaGP(nn.Module):
         self._certificate = abs(float(values[1] - values[0]))
         return self._certificate
 
-    def fit(self, X: Values, y: Values, *, iterations: int = 200, rounds: int = 4) -> VecchiaGP:
+    def fit(self, X: Values, y: Values, *, iterations: int = 200, rounds: int = 4, starts: int = 1) -> VecchiaGP:
         """A fitted copy (maximum likelihood, L-BFGS); its ``report`` says whether it converged.
 
         Order and neighbours depend on the length-scales: they are found anew in each of up to ``rounds`` rounds, until
-        a round gains less than 0.01 nats.
+        a round gains less than 0.01 nats. ``starts`` more than 1: short runs also from perturbed parameters, the best
+        goes on; the likelihood of several length-scales often has several maxima.
 
         Raises:
             DataError: no value at all.
@@ -123,6 +127,7 @@ class VecchiaGP(nn.Module):
             with torch.no_grad():
                 gp.constant.copy_(data.y.mean())
         named = [(name, parameter) for name, parameter in gp.named_parameters() if parameter.requires_grad]
+        _choose_start(gp, data, named, check_count("starts", starts))
         gp.report = _rounds(gp, data, named, iterations, check_count("rounds", rounds))
         return gp
 
@@ -193,6 +198,19 @@ class VecchiaGP(nn.Module):
         if noise.ndim and len(noise) != data.total:
             raise ConfigError(f"{len(noise)} noise variances for {data.total} points", fix="pass one per point")
         return noise[data.rows] if noise.ndim else noise.expand(len(data.y))
+
+
+def _choose_start(gp: VecchiaGP, data: Observed, named: list[tuple[str, nn.Parameter]], starts: int) -> None:
+    """Set the parameters to the end of the best of ``starts`` short runs; the first is from where they are."""
+    if starts == 1:
+        return
+    parameters = [parameter for _, parameter in named]
+    first, ends = flatten(parameters), []
+    for attempt in range(starts):
+        shift = 0.0 if attempt == 0 else numpy_generator(0, "vecchia", "start", attempt).normal(size=len(first))
+        unflatten(first + shift, parameters)
+        ends.append((_rounds(gp, data, named, _SHORT, 1).objective, flatten(parameters)))
+    unflatten(max(ends, key=lambda end: end[0])[1], parameters)
 
 
 def _rounds(
