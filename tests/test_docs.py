@@ -23,7 +23,7 @@ from sciinfer.testing.kit import run
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.md"))
-PAGES = ("getting-started", "processes", "data-formats", "errors", "reproducibility")
+PAGES = ("getting-started", "processes", "gp-backends", "data-formats", "errors", "reproducibility")
 _FENCE = re.compile(r"^```(?:python|\{code-cell\} python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
