@@ -162,7 +162,7 @@ def sample_hyperparameters(
     chains: int = 4,
     generator: torch.Generator,
     warmup: int = 300,
-    paths: int = 4,
+    paths: int = 2,
     target_accept: float = 0.8,
     time_limit: float | None = None,
 ) -> HyperPosterior:
@@ -199,7 +199,8 @@ def sample_hyperparameters(
     before = flatten(parameters)
     density = _density(log_likelihood, parameters, priors)
     try:
-        found = pathfinder(density, _starts(density, before, paths, generator), generator=generator)
+        starts = _starts(density, before, paths, generator)
+        found = pathfinder(density, starts, generator=generator, draws=200, elbo_draws=10)
         drawn = nuts(
             density,
             found.draws[:chains],

@@ -40,7 +40,7 @@ class PathfinderFit:
     @property
     def reliable(self) -> bool:
         """May the draws stand for the posterior; if not, they are still a start."""
-        return reliable(self.khat, max(len(self.draws), 1000))
+        return reliable(self.khat, len(self.draws))
 
 
 class _Gaussian(NamedTuple):
@@ -186,7 +186,7 @@ def _pool(
     log_density: LogDensity, evaluate: Evaluator, found: list[_Gaussian], rng: np.random.Generator, n: int, like: Tensor
 ) -> PathfinderFit:
     """Importance resampling of equally many draws of every path's Gaussian."""
-    per_path = max(math.ceil(max(n, 1000) / len(found)), 25)
+    per_path = max(math.ceil(n / len(found)), 25)
     drawn = [q.draw(per_path, rng) for q in found]
     z, log_q = np.concatenate([d[0] for d in drawn]), np.concatenate([d[1] for d in drawn])
     log_p = values(log_density, torch.as_tensor(z).to(like.device)).cpu().numpy()
