@@ -87,7 +87,10 @@ def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> flo
         # a wide, weak prior keeps the noise of a short series from running to zero
         value = model.loss(batch, generator=unused).value + 1e-4 * model.likelihood.log_noise.square().sum()
         slopes = torch.autograd.grad(value, parameters, allow_unused=True)
-        return float(value.detach()), _flatten([s if s is not None else p * 0 for s, p in zip(slopes, parameters, strict=True)])
+        filled = [p * 0 if slope is None else slope for slope, p in zip(slopes, parameters, strict=True)]
+        return float(value.detach()), _flatten(filled)
+            [s if s is not None else p * 0 for s, p in zip(slopes, parameters, strict=True)]
+        )
 
     try:
         found = minimize(
