@@ -1,4 +1,4 @@
-"""A linear VAE is probabilistic PCA: decoder, likelihood and divergence of the package, trained, reach its closed form."""
+"""A linear VAE is probabilistic PCA: decoder, likelihood and divergence, trained, reach its closed form."""
 
 import math
 

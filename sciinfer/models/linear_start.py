@@ -89,8 +89,6 @@ def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> flo
         slopes = torch.autograd.grad(value, parameters, allow_unused=True)
         filled = [p * 0 if slope is None else slope for slope, p in zip(slopes, parameters, strict=True)]
         return float(value.detach()), _flatten(filled)
-            [s if s is not None else p * 0 for s, p in zip(slopes, parameters, strict=True)]
-        )
 
     try:
         found = minimize(
