@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
 import sys
 from pathlib import Path
@@ -159,11 +158,8 @@ def _resume(folder: Path, unused: list[str], train: list[str] | None, progress: 
             code="config/resume",
             fix="leave them out; --train may change steps, time_limit, patience, device, ...",
         )
-    from ..api import CHECKPOINTS, resume
+    from ..api import resume
 
-    if (folder / _MANIFEST).is_file():
-        with contextlib.suppress(OSError):  # stopped before its first checkpoint: begins anew
-            (folder / CHECKPOINTS).mkdir(exist_ok=True)
     changes = parse.pairs(train, "--train")
     fitted = _interruptible(folder, lambda: resume(folder, training=changes or None, progress=progress.value))
     _finish(fitted, folder, None, report)

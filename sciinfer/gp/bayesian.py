@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, NumericalError
 from ..mcmc import Draws, Summary, nuts, summarise
+from ..nets.parameters import flatten, unflatten
 from ..variational import pathfinder
-from ..variational.optimise import flatten, unflatten
 from ..variational.target import FAILURES, LogDensity, values
 
 _LOG_2PI = math.log(2 * math.pi)

@@ -34,7 +34,8 @@ def search(gp: MarkovGP, rows: Sequence[Rows], starts: int, iterations: int, see
     Raises:
         NumericalError: no start has a likelihood.
     """
-    from .spatial.optimise import flatten, maximise, unflatten, value_and_slopes
+    from ..nets.parameters import flatten, unflatten, value_and_slopes
+    from .spatial.optimise import maximise
 
     named = learned(gp)
     parameters = [p for _, p in named]
@@ -67,8 +68,9 @@ def sample(
     Raises:
         ConfigError: a prior for a parameter that is not learned.
     """
+    from ..nets.parameters import unflatten
     from .bayesian import sample_hyperparameters
-    from .spatial.optimise import FitReport, unflatten
+    from .spatial.optimise import FitReport
 
     named, given, numbers = learned(gp), dict(priors or {}), list(range(len(rows)))
     unknown = sorted(set(given) - {name for name, _ in named})

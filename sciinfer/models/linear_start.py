@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from ..errors import NumericalError
 from ..labelled.series import SeriesBatch
 from ..likelihoods import Gaussian
 from ..nets import LinearDecoder
+from ..nets.parameters import flatten, unflatten, value_and_slopes
 from ..processes import StationaryLinear
 from ..random import generator
 from .exact import ExactPathModel
@@ -83,32 +83,18 @@ def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> flo
     parameters, unused = list(model.parameters()), generator(0, "unused")
 
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
-        _unflatten(x, parameters)
+        unflatten(x, parameters)
         # a wide, weak prior keeps the noise of a short series from running to zero
         value = model.loss(batch, generator=unused).value + 1e-4 * model.likelihood.log_noise.square().sum()
-        slopes = torch.autograd.grad(value, parameters, allow_unused=True)
-        filled = [p * 0 if slope is None else slope for slope, p in zip(slopes, parameters, strict=True)]
-        return float(value.detach()), _flatten(filled)
+        number, slopes = value_and_slopes(value, parameters)
+        return number, flatten(slopes)
 
     try:
         found = minimize(
-            objective, _flatten(parameters), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
+            objective, flatten(parameters), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
         )
-        _unflatten(found.x, parameters)
+        unflatten(found.x, parameters)
         with torch.no_grad():
             return float(model.loss(batch, generator=unused).value)
     except NumericalError:
         return math.inf
-
-
-def _flatten(tensors: Sequence[Tensor]) -> np.ndarray:
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).double().cpu().numpy()
-
-
-def _unflatten(x: np.ndarray, parameters: Sequence[Tensor]) -> None:
-    with torch.no_grad():
-        start = 0
-        for parameter in parameters:
-            part = torch.as_tensor(x[start : start + parameter.numel()])
-            parameter.copy_(part.reshape(parameter.shape))
-            start += parameter.numel()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BudgetError, NumericalError
+from ..nets.parameters import flatten, unflatten
 from .target import FAILURES
 
 #: what a failed point costs in a line search, in units of the value's own size
@@ -26,19 +27,6 @@ class Search(NamedTuple):
     settled: bool
     message: str
     losses: tuple[float, ...]
-
-
-def flatten(tensors: Sequence[Tensor]) -> np.ndarray:
-    """One float64 vector on the CPU."""
-    return torch.cat([t.detach().reshape(-1) for t in tensors]).double().cpu().numpy()
-
-
-def unflatten(x: np.ndarray, parameters: Sequence[Tensor]) -> None:
-    """Write a flat vector into the parameters, in place."""
-    with torch.no_grad():
-        parts = torch.as_tensor(x).split([p.numel() for p in parameters])
-        for parameter, part in zip(parameters, parts, strict=True):
-            parameter.copy_(part.reshape(parameter.shape))
 
 
 class Clock:

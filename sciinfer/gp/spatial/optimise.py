@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import NumericalError
+from ...nets.parameters import flatten, unflatten, value_and_slopes
 
 #: logarithms stay this near their start, so that a line search never overflows
 _REACH = 14.0
@@ -81,28 +82,6 @@ def _bounds(named: Sequence[tuple[str, nn.Parameter]]) -> list[tuple[float | Non
         for value in parameter.detach().reshape(-1).tolist():
             bounds.append((value - _REACH, value + _REACH) if logarithm else (None, None))
     return bounds
-
-
-def flatten(tensors: Sequence[Tensor]) -> np.ndarray:
-    """All entries as one vector."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]).double().cpu().numpy()
-
-
-def unflatten(x: np.ndarray, parameters: Sequence[nn.Parameter]) -> None:
-    """Write one vector back into the parameters."""
-    with torch.no_grad():
-        start = 0
-        for parameter in parameters:
-            part = torch.as_tensor(x[start : start + parameter.numel()])
-            parameter.copy_(part.reshape(parameter.shape))
-            start += parameter.numel()
-
-
-def value_and_slopes(value: Tensor, parameters: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
-    """A scalar as a number, and its gradient; zeros for what it does not depend on."""
-    found = torch.autograd.grad(value, list(parameters), allow_unused=True)
-    slopes = [torch.zeros_like(p) if s is None else s for s, p in zip(found, parameters, strict=True)]
-    return float(value.detach()), slopes
 
 
 def ascend(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, DataError, NumericalError, StateError
+from ...nets.parameters import flatten, unflatten, value_and_slopes
 from ...random import numpy_generator
 from ..kernels import Kernel
 from ..kernels.base import log_parameter
@@ -25,7 +26,7 @@ from .covariances import Covariance, as_covariance
 from .dense import DensePosterior, dense_log_likelihood
 from .inputs import Observed, Values, check_count, observed
 from .neighbours import nearest_before
-from .optimise import FitReport, flatten, maximise, unflatten, value_and_slopes
+from .optimise import FitReport, maximise
 from .ordering import maximin
 from .predict import VecchiaPosterior
 
