@@ -10,10 +10,8 @@ import pytest
 import torch
 import xarray as xr
 
-import sciinfer as si
-from sciinfer.errors import ConfigError, DataError, ShapeError, StateError, TimeError
+from sciinfer.errors import ConfigError, DataError, ShapeError, TimeError
 from sciinfer.gp import (
-    GP,
     RBF,
     SHO,
     Constant,
@@ -27,12 +25,10 @@ from sciinfer.gp import (
     Matern12,
     Matern32,
     Matern52,
-    MixedPosterior,
     Periodic,
     QuasiPeriodic,
     Separable,
     Wiener,
-    averages,
 )
 
 F64 = torch.float64
@@ -285,183 +281,3 @@ def test_components_of_a_sum():
 def test_misuse_is_named(call, error, says):
     with pytest.raises(error, match=says):
         call()
-
-
-# -- fit -------------------------------------------------------------------------------------------------------------
-
-
-def sampled(n: int = 150):
-    time = np.sort(np.random.default_rng(3).uniform(0, 40, n))
-    truth = MarkovGP(Matern32(2.0, 1.5), noise=0.1)
-    f = truth.condition([], []).sample(time, 1, seed=5)[0].numpy()
-    return time, f + 0.3 * np.random.default_rng(0).normal(size=n) + 4.0
-
-
-def test_a_fit_finds_the_maximum_says_so_and_leaves_its_start_alone():
-    time, y = sampled()
-    gp = MarkovGP(Matern32(1.0, 1.0), noise=1.0, mean="constant")
-    fitted = gp.fit(time, y)
-    assert gp.report is None
-    assert gp.noise.item() == pytest.approx(1.0)
-    assert fitted.report.converged
-    assert fitted.report.objective == pytest.approx(fitted.log_likelihood(time, y).item(), rel=1e-12)
-    slopes = torch.autograd.grad(fitted.log_likelihood(time, y), [p for p in fitted.parameters() if p.requires_grad])
-    assert max(float(s.abs().max()) for s in slopes) < 0.02
-    assert fitted.kernel.lengthscale.item() == pytest.approx(2.0, rel=0.5)
-    assert fitted.noise.item() == pytest.approx(0.09, rel=0.4)
-    assert "converged" in fitted.explain()
-
-
-def test_more_starts_are_never_worse():
-    time, y = sampled(60)
-    gp = MarkovGP(SHO(40.0, 1.0), noise=1.0, mean="constant")
-    one, three = gp.fit(time, y, iterations=30), gp.fit(time, y, iterations=30, starts=3)
-    assert three.report.objective >= one.report.objective - 1e-9
-    assert gp.fit(time, y, iterations=2).report.converged is False
-
-
-def test_a_mixture_of_posteriors_has_the_moments_of_its_draws():
-    parts = [MarkovGP(Matern32(scale), noise=0.2).condition(TIME, Y) for scale in (0.5, 2.0, 5.0)]
-    mixed, n = MixedPosterior(parts), 30_000
-    draws, mean, cov = mixed.sample(AT, n, seed=4), mixed.mean(AT), mixed.covariance(AT)
-    torch.testing.assert_close(mixed.variance(AT), cov.diagonal())
-    assert float(((draws.mean(0) - mean).abs() / (cov.diagonal() / n).sqrt()).max()) < 4.5
-    torch.testing.assert_close(torch.cov(draws.mT), cov, rtol=0, atol=0.05)
-    assert bool((mixed.variance(AT) > torch.stack([p.variance(AT) for p in parts]).mean(0)).all())
-    # neighbouring draws come from different parts: the order says nothing
-    assert abs(float(torch.corrcoef(torch.stack([draws[1:, 0], draws[:-1, 0]]))[0, 1])) < 0.03
-
-
-def test_options_of_a_sampler_need_the_sampler():
-    gp = MarkovGP(Matern12(), noise=0.1)
-    with pytest.raises(ConfigError, match="no option draws"):
-        gp.fit(TIME, Y, draws=10)
-    with pytest.raises(ConfigError, match="prior for log_period"):
-        gp.fit(TIME, Y, method="hmc", priors={"log_period": None})
-
-
-@pytest.mark.slow
-def test_the_hyper_posterior_is_that_of_a_grid():
-    gp = MarkovGP(Matern12(2.0, 1.0), noise=np.full(len(TIME), 0.2))
-    fitted = gp.fit(TIME, Y, method="hmc", draws=400, warmup=150, chains=2, seed=1)
-    axis = torch.linspace(-4, 4, 33, dtype=F64)
-    table = torch.empty(33, 33, dtype=F64)
-    with torch.no_grad():
-        for i, a in enumerate(axis):
-            for j, b in enumerate(axis):
-                gp.kernel.log_lengthscale.copy_(a + math.log(2.0))
-                gp.kernel.log_variance.copy_(b)
-                table[i, j] = gp.log_likelihood(TIME, Y) - 0.5 * (a**2 + b**2)
-    weight = (table - table.max()).exp() / (table - table.max()).exp().sum()
-    means = [float((weight.sum(1) * axis).sum()) + math.log(2.0), float((weight.sum(0) * axis).sum())]
-    found = fitted.hyper.chains.summary()
-    assert list(found.mean) == pytest.approx(means, abs=4 * max(found.mcse))
-    assert [fitted.kernel.log_lengthscale.item(), fitted.kernel.log_variance.item()] == pytest.approx(list(found.mean))
-    post = fitted.condition(TIME, Y)
-    assert len(post.parts) == 32
-    assert post.sample(AT, 5).shape == (5, len(AT))
-
-
-# -- the door --------------------------------------------------------------------------------------------------------
-
-
-def test_the_door_takes_the_line_the_dense_factor_or_vecchia():
-    from sciinfer.gp.spatial import Matern
-
-    line = GP(Matern32(2.0), noise=0.2)
-    with pytest.raises(StateError):
-        line.explain()
-    value = line.log_likelihood(TIME, Y)
-    assert value.item() == pytest.approx(MarkovGP(Matern32(2.0), noise=0.2).log_likelihood(TIME, Y).item(), rel=1e-14)
-    assert line.explain().startswith("markov: inputs on a line")
-    assert line.certify(TIME, Y) < 1e-9
-    assert "nats of the dense log-likelihood" in line.explain()
-    few = GP(Matern32(2.0), noise=0.2, way="dense")
-    assert few.log_likelihood(TIME[:, None], Y).item() == pytest.approx(value.item(), rel=1e-10)
-    plane, X = GP(Matern(1.5, 0.7), noise=0.1), np.random.default_rng(3).uniform(size=(40, 2))
-    z = np.sin(5 * X).sum(1)
-    assert plane.condition(X, z).mean(X[:3]).shape == (3,)
-    assert plane.explain().startswith("dense: 40 points of 2 inputs")
-    near = GP(Matern(1.5, 0.7), noise=0.1, way="vecchia", neighbours=20)
-    exact = plane.log_likelihood(X, z).item()
-    assert near.log_likelihood(X, z).item() == pytest.approx(exact, abs=0.5)
-    assert near.certify(X, z) < 0.5
-    assert near.explain().startswith("vecchia: asked for")
-
-
-def test_the_door_fits_and_passes_gradients():
-    time, y = sampled(80)
-    for way in ("markov", "dense"):
-        gp = GP(Matern32(1.0), noise=1.0, mean="constant", way=way)
-        gp.log_likelihood(time, y).backward()
-        assert all(p.grad is not None and bool((p.grad != 0).all()) for p in gp.parameters())
-        fitted = gp.fit(time, y)
-        assert fitted.report.converged
-        assert "fit converged" in fitted.explain()
-        assert fitted.log_likelihood(time, y).item() == pytest.approx(fitted.report.objective, rel=1e-9)
-        assert gp.log_noise.item() == 0.0
-
-
-def test_the_door_says_how_exact_a_fit_is():
-    from sciinfer.gp.spatial import Matern
-
-    X = np.random.default_rng(3).uniform(size=(60, 2))
-    z = np.sin(5 * X).sum(1)
-    near = GP(Matern(1.5, 0.7), noise=0.1, way="vecchia", neighbours=12).fit(X, z, iterations=20, rounds=1)
-    assert near.explain().startswith("vecchia: asked for; 12 nearest predecessors; twice the neighbours change")
-    assert near.certify(X, z) < 2.0
-    noise = np.linspace(0.1, 0.3, len(TIME))
-    each = GP(RBF(2.0), noise=noise, mean=0.3).fit(TIME, Y, iterations=5)
-    alone = MarkovGP(each.kernel, noise=noise, mean=0.3).log_likelihood(TIME, Y).item()
-    assert each.report.objective == pytest.approx(alone, rel=1e-12)
-    assert "kernel approximated within" in each.explain()
-    assert "on up to 200 points within" in each.explain()
-    assert each.certify(TIME, Y) < 1e-9
-    line = GP(IntegratedWiener(0.4), noise=0.1)
-    assert math.isnan(line.certify(TIME, Y))
-    assert line.explain().endswith("no dense form to compare with")
-    exposed = GP(Matern32(), noise=0.1)
-    assert math.isnan(exposed.certify(averages([0.0, 1.0], [2.0, 2.5]), [0.3, 0.1]))
-
-
-def test_the_door_refuses_what_no_room_fits():
-    from sciinfer.gp.spatial import Matern
-
-    with pytest.raises(ConfigError, match="unknown back-end"):
-        GP(Matern32(), way="exact")
-    with pytest.raises(ConfigError, match="no state-space form"):
-        GP(Matern(1.5), way="markov").log_likelihood(TIME, Y)
-    with pytest.raises(ConfigError, match="MarkovGP"):
-        GP(MULTI["separable"]())
-
-
-# -- the facade ------------------------------------------------------------------------------------------------------
-
-
-def test_the_model_gp_through_the_facade(tmp_path):
-    """Dates, durations and products in the kernel's text; the summed kernels come back as ``latent``."""
-    months = pd.date_range("2000-01-01", periods=80, freq="30D")
-    year = np.arange(80) * 30 / 365.25
-    noise = 0.2 * np.random.default_rng(0).normal(size=80)
-    data = xr.DataArray(3 * year + 2 * np.sin(2 * np.pi * year) + noise, {"time": months}, ["time"], "level")
-    kernel = "integrated-wiener + matern32(lengthscale=3650D) * cosine(period=365.25D)"
-    options = {"kernel": kernel, "noise": 0.1}
-    fitted = si.fit(data, model="gp", options=options, training={"steps": 12}, progress="silent")
-    ahead = pd.to_datetime(["2006-10-01", "2003-01-15"])
-    tree = fitted.predict(time=ahead, draws=40)
-    found = tree["posterior"]["level"].mean(("chain", "draw")).values
-    at = np.array([(day - months[0]).days for day in ahead]) / 365.25
-    np.testing.assert_allclose(found, 3 * at + 2 * np.sin(2 * np.pi * at), atol=0.5)
-    parts = tree["posterior"]["latent"]
-    assert parts.sizes["latent_dim"] == 2
-    season = parts.isel(latent_dim=1).mean(("chain", "draw")).values / parts.isel(latent_dim=1).std().item()
-    assert np.sign(season).tolist() == np.sign(np.sin(2 * np.pi * at)).tolist()
-    fitted.save(tmp_path / "fit")
-    again = si.load(tmp_path / "fit").predict(time=ahead, draws=40)
-    np.testing.assert_array_equal(again["posterior"]["level"].values, tree["posterior"]["level"].values)
-
-
-@pytest.mark.parametrize("options", [{"noise": -1.0}, {"latent": 3}, {"kernel": "matern32 * wiener"}])
-def test_the_model_gp_names_a_bad_option(options):
-    with pytest.raises(ConfigError, match=r"noise|no option|factor"):
-        si.fit(si.open_dataset("nile"), model="gp", options=options, progress="silent")

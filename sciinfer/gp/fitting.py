@@ -70,6 +70,7 @@ def sample(
     """
     from ..nets.parameters import unflatten
     from .bayesian import sample_hyperparameters
+    from .short import short_likelihood
     from .spatial.optimise import FitReport
 
     named, given, numbers = learned(gp), dict(priors or {}), list(range(len(rows)))
@@ -78,8 +79,9 @@ def sample(
         raise ConfigError(
             f"prior for {', '.join(unknown)}, which is not learned", fix=f"one of: {', '.join(n for n, _ in named)}"
         )
+    quick = short_likelihood(gp, rows)
     gp.hyper = hyper = sample_hyperparameters(
-        lambda: gp.loglik_of(rows, numbers).sum(),
+        quick or (lambda: gp.loglik_of(rows, numbers).sum()),
         [p for _, p in named],
         [given.get(name) or default_prior(name, p) for name, p in named],
         generator=generator(seed, "gp-hyper"),
