@@ -9,7 +9,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .diagnostics import Forecast, Samples, evaluate, per_variable_linear, run_baselines
+from .diagnostics import Forecast, Samples, evaluate, pca_var, pca_var_applies, per_variable_linear, run_baselines
 from .errors import DataError, SchemaError
 from .labelled.ingest import Encoded
 from .labelled.series import SeriesBatch
@@ -49,6 +49,8 @@ def score_forecasts(
         training = fitted._conditioning().batch
         if bool((training.time > cutoff).any()):
             forecasts["per_variable_linear"] = per_variable_linear(training, conditioning, padded.time, cutoff=cutoff)
+        if pca_var_applies(training, cutoff):
+            forecasts["pca_var"] = pca_var(training, conditioning, padded.time, cutoff=cutoff)
     schema = fitted.schema
     scores = evaluate(
         padded.values,

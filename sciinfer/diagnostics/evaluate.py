@@ -17,7 +17,7 @@ from .forecast import Forecast, Samples
 from .noise import aggregate, enough_blocks, noise_floor, resample, spread
 
 #: forecasters with these names are baselines
-BASELINE_NAMES = (*BASELINES, "per_variable_linear")
+BASELINE_NAMES = (*BASELINES, "per_variable_linear", "pca_var")
 #: the two summary rows of the channel dim
 POOLED, VARIABLE_MEAN = "all", "variable_mean"
 
