@@ -41,16 +41,11 @@ def score_forecasts(
     padded = truth.batch.drop_empty().padded()
     if not bool(padded.mask.any()):
         raise DataError("nothing is observed in the data to be scored", fix="score held-out data, after the split")
-    forecasts: dict[str, Samples | Forecast] = {"model": _forecast(fitted, conditioning, padded.time, draws, seed)}
+    forecasts: dict[str, Samples | Forecast] = {"model": forecast_of(fitted, conditioning, padded.time, draws, seed)}
     for name, reference in references.items():
-        forecasts[name] = _forecast(fitted, conditioning, padded.time, draws, seed, reference)
-    forecasts |= run_baselines(conditioning, padded.time, season=season)
-    if cutoff is not None:
-        training = fitted._conditioning().batch
-        if bool((training.time > cutoff).any()):
-            forecasts["per_variable_linear"] = per_variable_linear(training, conditioning, padded.time, cutoff=cutoff)
-        if pca_var_applies(training, cutoff):
-            forecasts["pca_var"] = pca_var(training, conditioning, padded.time, cutoff=cutoff)
+        forecasts[name] = forecast_of(fitted, conditioning, padded.time, draws, seed, reference)
+    training = fitted._conditioning().batch
+    forecasts |= baseline_forecasts(training, conditioning, padded.time, cutoff=cutoff, season=season)
     schema = fitted.schema
     scores = evaluate(
         padded.values,
@@ -86,10 +81,33 @@ def _match(given: Encoded, truth: Encoded) -> SeriesBatch:
     return given.batch.select([place[label] for label in truth.series_labels.tolist()])
 
 
-def _forecast(
+def baseline_forecasts(
+    training: SeriesBatch,
+    conditioning: SeriesBatch,
+    times: Tensor,
+    *,
+    cutoff: float | None,
+    season: float | None = None,
+    step: float | None = None,
+) -> dict[str, Forecast]:
+    """The baselines that apply; those that learn from other series need a time that splits them.
+
+    Args:
+        times: ``[S, T]``. cutoff: model time that ends the history. season: length of one.
+        step: grid of the autoregression, model time units; None: only where the data have one of their own.
+    """
+    found = run_baselines(conditioning, times, season=season)
+    if cutoff is not None and bool((training.time > cutoff).any()):
+        found["per_variable_linear"] = per_variable_linear(training, conditioning, times, cutoff=cutoff)
+        if step is not None or pca_var_applies(training, cutoff):
+            found["pca_var"] = pca_var(training, conditioning, times, cutoff=cutoff, step=step)
+    return found
+
+
+def forecast_of(
     fitted: Fitted, batch: SeriesBatch, times: Tensor, draws: int, seed: int, model: Model | None = None
 ) -> Samples | Forecast:
-    """Closed-form moments where the model has them, draws otherwise."""
+    """Predictions of ``batch`` at ``times [S, T]``. Closed-form moments where the model has them, draws otherwise."""
     trial = next(iter(fitted.draw_chunks(batch.select([0]), times[:1], 1, seed, model)))
     exact = trial.mean is not None and trial.variance is not None
     parts: list[Draws] = list(fitted.draw_chunks(batch, times, 1 if exact else draws, seed, model))

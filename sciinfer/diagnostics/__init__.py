@@ -21,6 +21,7 @@ from .scores import (
     rmse,
 )
 from .seasonal import seasonal_naive_drift
+from .split_score import split_scores
 from .summary import summary_lines
 from .variable_linear import per_variable_linear
 
@@ -55,5 +56,6 @@ __all__ = [
     "rmse",
     "run_baselines",
     "seasonal_naive_drift",
+    "split_scores",
     "summary_lines",
 ]
