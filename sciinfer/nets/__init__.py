@@ -1,8 +1,16 @@
 """Neural building blocks: perceptrons and encoders of ragged series."""
 
 from .decoder import Decoder, LinearDecoder, MLPDecoder
-from .encoder import ENCODERS, AttentionEncoder, Encoder, ScanEncoder
+from .encoder import AttentionEncoder, Encoder, ScanEncoder
 from .mlp import MLP, linear
+from .s5 import S5Encoder
+
+#: name -> encoder, built as ``ENCODERS[name](channels, width, generator=...)``
+ENCODERS: dict[str, type[ScanEncoder] | type[AttentionEncoder] | type[S5Encoder]] = {
+    "scan": ScanEncoder,
+    "attention": AttentionEncoder,
+    "s5": S5Encoder,
+}
 
 __all__ = [
     "ENCODERS",
@@ -12,6 +20,7 @@ __all__ = [
     "Encoder",
     "LinearDecoder",
     "MLPDecoder",
+    "S5Encoder",
     "ScanEncoder",
     "linear",
 ]

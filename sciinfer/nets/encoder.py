@@ -133,6 +133,3 @@ class _AttentionLayer(nn.Module):
         score = score.masked_fill(~rows[:, None, None, :], -1e30)
         x = x + self.out((score.softmax(-1) @ v).transpose(1, 2).flatten(2))
         return x + self.mlp(self.norms[1](x))
-
-
-ENCODERS: dict[str, type[ScanEncoder] | type[AttentionEncoder]] = {"scan": ScanEncoder, "attention": AttentionEncoder}
