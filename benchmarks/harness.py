@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-_NOT_BENCHMARKS = ("harness",)
+_NOT_BENCHMARKS = ("harness", "protocol")
 
 
 @dataclass(frozen=True, kw_only=True)
