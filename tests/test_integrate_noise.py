@@ -128,7 +128,7 @@ def test_bulk_equals_single_queries(level):
 
 def test_bulk_in_many_blocks_equals_single_queries(monkeypatch):
     whole = all_increments(BrownianPath(1, dim=1, batch=4), 9)
-    monkeypatch.setattr("sciinfer.integrate.brownian._BLOCK", 1)
+    monkeypatch.setattr("sciinfer.integrate.dyadic._BLOCK", 1)
     assert torch.equal(all_increments(BrownianPath(1, dim=1, batch=4), 9), whole)
 
 

@@ -11,23 +11,18 @@ of 2^L steps in each cell costs one normal for each step, and equals node by nod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import final
 
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ShapeError, TimeError
-from .hashing import node_codes, normal_pairs, path_codes
-
-#: normals made at once; larger blocks leave the cache and are slower
-_BLOCK = 1 << 17
-#: longest block in steps, so that a diverging integration is noticed early
-_LONGEST = 2048
+from .dyadic import NoisePath
+from .hashing import node_codes, normal_pairs
 
 
 @final
-class BrownianPath:
+class BrownianPath(NoisePath):
     """A batch of independent Brownian paths, W(t0) = 0, as a pure function of the seed and the path keys.
 
     Args:
@@ -50,52 +45,6 @@ class BrownianPath:
         True
     """
 
-    def __init__(
-        self,
-        seed: int,
-        dim: int,
-        t0: float = 0.0,
-        t1: float = 1.0,
-        *,
-        batch: int | Sequence[int] = (),
-        keys: Tensor | None = None,
-        knots: Tensor | None = None,
-        levels: int = 32,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        _check(seed, dim, levels, dtype)
-        shape = (batch,) if isinstance(batch, int) else tuple(batch)
-        self.keys = (_counting(shape) if keys is None else keys.to(torch.int64)).to(device)
-        edges = (
-            torch.tensor([t0, t1], dtype=torch.float64) if knots is None else knots.detach().to("cpu", torch.float64)
-        )
-        self.seed, self.dim, self.levels, self.dtype, self.knots = seed, dim, levels, dtype, _ascending(edges)
-        self.device = self.keys.device
-        self._codes = path_codes(seed, self.keys.flatten(), dim).flatten()
-        self._gaps = self.knots.diff().to(self.device)
-
-    @property
-    def shape(self) -> torch.Size:
-        """``[*batch, dim]``: shape of W at one time."""
-        return torch.Size([*self.keys.shape, self.dim])
-
-    @property
-    def t0(self) -> float:
-        """First knot."""
-        return float(self.knots[0])
-
-    @property
-    def t1(self) -> float:
-        """Last knot."""
-        return float(self.knots[-1])
-
-    def __call__(self, ta: float, tb: float | None = None) -> Tensor:
-        """``[*batch, dim]``: W(ta), or W(tb) - W(ta)."""
-        times = torch.tensor([ta] if tb is None else [ta, tb], dtype=torch.float64)
-        values = self.at(times)
-        return values[0] if tb is None else values[1] - values[0]
-
     def at(self, times: Tensor) -> Tensor:
         """W at ``times [Q]`` (any order, inside the knots): ``[Q, *batch, dim]``.
 
@@ -108,9 +57,8 @@ class BrownianPath:
             >>> path.at(torch.tensor([0.0, 0.5, 2.0])).shape
             torch.Size([3, 1])
         """
-        width = max(1, _BLOCK // max(1, len(self._codes)))
         flat = self._flat_positions(times)
-        parts = [self._values(part) for part in flat.split(width)]
+        parts = [self._values(part) for part in flat.split(self._queries())]
         return self._out(torch.cat(parts) if parts else self._codes.new_zeros(0, len(self._codes)))
 
     def increments(self, times: Tensor) -> Iterator[Tensor]:
@@ -126,26 +74,49 @@ class BrownianPath:
         if level is not None:
             yield from self.uniform(level)
             return
-        width = max(1, min(_LONGEST, _BLOCK // max(1, len(self._codes))))
         last = self._values(flat[:1])
-        for part in flat[1:].split(width):
+        for part in flat[1:].split(self._queries()):
             values = torch.cat([last, self._values(part)])
             yield self._out(values.diff(dim=0))
             last = values[-1:]
 
     def uniform(self, level: int) -> Iterator[Tensor]:
         """Increments of the grid with ``2^level`` equal steps in every cell, block by block, ``[n, *batch, dim]``."""
-        if not 0 <= level <= self.levels:
-            raise ConfigError(f"level must lie in 0..{self.levels}, got {level}", fix="raise levels of the path")
+        self._check_level(level)
         for block in self._blocks(level):
             yield self._out(block)
 
-    # --- bulk: levels of the tree, in blocks that stay in the cache
+    def window(self, level: int, first: int, stop: int) -> Tensor:
+        """The increments ``first..stop - 1`` of the grid with ``2^level`` steps in every cell: ``[n, *batch, dim]``.
 
-    def _steps_per_block(self) -> int:
-        # a power of two; at least 8, so that each recursion of _refined climbs two levels or more
-        fit = max(8, min(_LONGEST, _BLOCK // max(1, len(self._codes))))
-        return 1 << (fit.bit_length() - 1)
+        The same bits as :meth:`uniform`, found from the roots down: O(n + level) normals, whatever lies before.
+
+        Example:
+            >>> import torch
+            >>> path = BrownianPath(0, dim=1)
+            >>> torch.equal(path.window(6, 10, 20), next(path.uniform(6))[10:20])
+            True
+        """
+        self._check_level(level)
+        low, high = first >> level, ((stop - 1) >> level) + 1
+        cells = torch.arange(low, high, device=self.device)
+        found, normals = normal_pairs(self._codes, node_codes(cells, torch.zeros_like(cells)), self.dtype).unbind(1)
+        found = found * self._gaps[cells][:, None].to(self.dtype).sqrt()
+        for at in range(level):
+            index = torch.arange(low, high, device=self.device)
+            if at:  # low and high are even: a hash splits a pair of siblings
+                pair, mask = index[::2] >> 1, (1 << (at - 1)) - 1
+                codes = node_codes(pair >> (at - 1), (pair & mask) + (1 << (at - 1)))
+                normals = normal_pairs(self._codes, codes, self.dtype).flatten(0, 1)
+            found = _split(found, normals, (self._gaps[index >> at] * 0.5**at)[:, None].to(self.dtype))
+            below = level - at - 1
+            start, end = first >> below, ((stop - 1) >> below) + 1
+            if below:
+                start, end = start & ~1, (end + 1) & ~1
+            found, low, high = found[start - 2 * low : end - 2 * low], start, end
+        return self._out(found[first - low : stop - low])
+
+    # --- bulk: levels of the tree, in blocks that stay in the cache
 
     def _blocks(self, level: int) -> Iterator[Tensor]:
         block = self._steps_per_block()
@@ -236,41 +207,6 @@ class BrownianPath:
             increment = torch.where(right, half - spread, half + spread)
         return value
 
-    # --- times to integers: cell * 2^levels + position in the cell
-
-    def _flat_positions(self, times: Tensor) -> Tensor:
-        wanted = times.detach().to("cpu", torch.float64)
-        if wanted.dim() != 1:
-            raise ShapeError(f"times must have one dim, got shape {tuple(wanted.shape)}", fix="pass times [Q]")
-        slack = (self.knots[-1] - self.knots[0]) * 1e-12
-        outside = ~((wanted >= self.knots[0] - slack) & (wanted <= self.knots[-1] + slack))
-        if bool(outside.any()):
-            index = int(outside.nonzero()[0])
-            raise TimeError(
-                f"time {float(wanted[index])} lies outside the path's [{self.t0}, {self.t1}]",
-                index=index,
-                fix="make the path with knots that span all times",
-            )
-        cell = (torch.searchsorted(self.knots, wanted, right=True) - 1).clamp(0, len(self._gaps) - 1)
-        left, right = self.knots[cell], self.knots[cell + 1]
-        place = ((wanted - left) / (right - left) * 2.0**self.levels).round().to(torch.int64)
-        return ((cell << self.levels) + place.clamp(0, 1 << self.levels)).to(self.device)
-
-    def _uniform_level(self, flat: Tensor) -> int | None:
-        steps, cells = len(flat) - 1, len(self._gaps)
-        per_cell = steps // cells
-        if per_cell < 1 or per_cell * cells != steps or per_cell & (per_cell - 1):
-            return None
-        level = per_cell.bit_length() - 1
-        if level > self.levels:
-            return None
-        grid = torch.arange(steps + 1, device=self.device) << (self.levels - level)
-        return level if torch.equal(flat, grid) else None
-
-    def _out(self, values: Tensor) -> Tensor:
-        return values.to(self.dtype).reshape(len(values), *self.shape)
-
-
 def _half_root(lengths: Tensor) -> Tensor:
     return lengths.sqrt() * 0.5
 
@@ -282,31 +218,3 @@ def _split(increments: Tensor, normals: Tensor, lengths: Tensor) -> Tensor:
     torch.add(half, spread, out=halves[:, 0])
     torch.sub(half, spread, out=halves[:, 1])
     return halves.flatten(0, 1)
-
-
-def _counting(shape: tuple[int, ...]) -> Tensor:
-    count = 1
-    for size in shape:
-        count *= size
-    return torch.arange(count).reshape(shape)
-
-
-def _ascending(knots: Tensor) -> Tensor:
-    if knots.dim() != 1 or len(knots) < 2:
-        raise ShapeError(f"knots must be [C + 1] with C >= 1, got shape {tuple(knots.shape)}", fix="pass t0 and t1")
-    bad = ~(knots.diff() > 0) | ~torch.isfinite(knots.diff())
-    if bool(bad.any()):
-        index = int(bad.nonzero()[0])
-        raise TimeError(f"knots must ascend strictly, knot {index + 1} does not", index=index + 1, fix="sort the times")
-    return knots
-
-
-def _check(seed: int, dim: int, levels: int, dtype: torch.dtype) -> None:
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ConfigError(f"a seed must be an int, got {type(seed).__name__}", fix="pass seed=0 or another integer")
-    if dim < 1:
-        raise ConfigError(f"dim must be positive, got {dim}", fix="pass the number of noise components")
-    if not 1 <= levels <= 40:
-        raise ConfigError(f"levels must lie in 1..40, got {levels}", fix="keep the default 32")
-    if dtype not in (torch.float32, torch.float64):
-        raise ConfigError(f"paths are float32 or float64, got {dtype}", fix="pass dtype=torch.float64")

@@ -25,6 +25,9 @@ _GOLDEN, _WEYL_KEY, _WEYL_CELL, _WEYL_DIM = (
 )
 _MIX_A, _MIX_B = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
+#: words that a pass works on at once, so that the next pass finds them in the cache
+_TILE = 1 << 16
+
 
 def _signed(word: int) -> int:
     # torch has no arithmetic on unsigned 64-bit integers; multiplication and addition wrap identically on signed ones
@@ -91,12 +94,32 @@ def normal_pairs(paths: Tensor, nodes: Tensor, dtype: torch.dtype = torch.float6
         >>> z.shape, bool(abs(z.mean()) < 0.03)
         (torch.Size([100, 2, 100]), True)
     """
-    words = mix64(nodes[:, None] ^ paths)
-    # the high half is signed, in [-2^31, 2^31): shifting it to (0, 1) keeps log finite
-    radius = (words >> 32).to(dtype).add_(2.0**31 + 0.5).mul_(2.0**-32)
-    radius.log_().mul_(-2.0).sqrt_()
-    angle = words.bitwise_and_(0xFFFFFFFF).to(dtype).mul_(2.0 * math.pi * 2.0**-32)
-    pair = torch.empty(len(angle), 2, angle.shape[1], dtype=angle.dtype, device=angle.device)
-    pair[:, 0].copy_(torch.cos(angle).mul_(radius))
-    pair[:, 1].copy_(angle.sin_().mul_(radius))
+    pair = torch.empty(len(nodes), 2, len(paths), dtype=dtype, device=paths.device)
+    rows, columns = _tile(len(nodes), len(paths)) if pair.device.type == "cpu" else pair.shape[::2]
+    for first in range(0, len(nodes), max(1, rows)):
+        here = slice(first, first + rows)
+        for left in range(0, len(paths), max(1, columns)):
+            part = slice(left, left + columns)
+            _box_muller(mix64(nodes[here, None] ^ paths[part]), pair[here, :, part])
     return pair
+
+
+def _tile(rows: int, columns: int) -> tuple[int, int]:
+    columns = min(columns, _TILE)
+    return max(1, min(rows, _TILE // max(1, columns))), columns
+
+
+def uniforms(words: Tensor) -> tuple[Tensor, Tensor]:
+    """Two independent uniforms in (0, 1), float64, from the halves of each word (any shape)."""
+    high = (words >> 32).to(torch.float64).add_(2.0**31 + 0.5).mul_(2.0**-32)
+    return high, (words & 0xFFFFFFFF).to(torch.float64).add_(0.5).mul_(2.0**-32)
+
+
+def _box_muller(words: Tensor, out: Tensor) -> None:
+    """Fill ``out [n, 2, K]`` with two normals for each of the ``words [n, K]``."""
+    # the high half is signed, in [-2^31, 2^31): shifting it to (0, 1) keeps log finite
+    radius = (words >> 32).to(out.dtype).add_(2.0**31 + 0.5).mul_(2.0**-32)
+    radius.log_().mul_(-2.0).sqrt_()
+    angle = words.bitwise_and_(0xFFFFFFFF).to(out.dtype).mul_(2.0 * math.pi * 2.0**-32)
+    torch.mul(torch.cos(angle), radius, out=out[:, 0])
+    torch.mul(angle.sin_(), radius, out=out[:, 1])
