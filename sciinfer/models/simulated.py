@@ -32,7 +32,7 @@ def simulated_elbo(
         from ..errors import ConfigError
 
         raise ConfigError("simulated inference needs the bridge posterior", fix='posterior="bridge"')
-    fine, at_data = _refine(padded.time, model.step)
+    fine, at_data = refine(padded.time, model.step)
     bridge = posterior.bridge(padded, context, rows, fine)
     q = bridge_marginals(bridge, fine, bridge.at_query, posterior.tilted.matrix, posterior.tilted.spread)
     m0, S0 = bridge.mean(bridge.at_query[:, :1])[:, 0], bridge.cov(bridge.at_query[:, :1])[:, 0]
@@ -55,13 +55,14 @@ def simulated_elbo(
     return fit, start * padded.rows.any(dim=1), divergence
 
 
-def _refine(time: Tensor, step: float) -> tuple[Tensor, Tensor]:
+def refine(time: Tensor, step: float | Tensor, least: int = MIN_STEPS) -> tuple[Tensor, Tensor]:
     """A grid ``[S, N]`` with steps of at most ``step`` that holds the data's times, and their places in it ``[S, T]``.
 
+    ``step`` may differ by gap, ``[S, T - 1]``; a gap gets at least ``least`` steps.
     Short series are padded by repeating their last time.
     """
     gaps = time.diff(dim=1)
-    counts = torch.ceil(gaps / step).long().clamp(min=MIN_STEPS) * (gaps > 0)
+    counts = torch.ceil(gaps / step).long().clamp(min=least) * (gaps > 0)
     ends = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(dim=1)], dim=1)
     number = torch.arange(int(ends[:, -1].max()) + 1, device=time.device).expand(len(time), -1).contiguous()
     last = time.shape[1] - 1
