@@ -35,11 +35,13 @@ if TYPE_CHECKING:
     from .mixture import MixedPosterior
     from .observations import averages, derivatives, differences, join, points
     from .posterior import Components, MarkovPosterior
+    from .spatial import DKLGP, SparseGP, VecchiaGP
     from .whittle import whittle_start
 
 __all__ = [
     "ApproximateMarkovGP",
     "CARMA",
+    "DKLGP",
     "GP",
     "RBF",
     "SHO",
@@ -62,6 +64,8 @@ __all__ = [
     "QuasiPeriodic",
     "Seasonal",
     "Separable",
+    "SparseGP",
+    "VecchiaGP",
     "Wiener",
     "averages",
     "derivatives",
@@ -81,6 +85,7 @@ _LATER = {
     "MarkovPosterior": "posterior",
     "MixedPosterior": "mixture",
     "whittle_start": "whittle",
+    **dict.fromkeys(("DKLGP", "SparseGP", "VecchiaGP"), "spatial"),
     **dict.fromkeys(("averages", "derivatives", "differences", "join", "points"), "observations"),
 }
 

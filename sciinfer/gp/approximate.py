@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, DataError, ShapeError
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Likelihood
+from ..nets.parameters import value_and_slopes
 from ..random import generator
 from ..statespace import LinearGaussian, kalman_filter, kalman_smoother, matvec, sample_paths, unique_steps
 from ..statespace.site_inference import SiteFit, infer_sites, site_objective
@@ -20,7 +21,7 @@ from ..statespace.site_rules import Data, Method, derivatives, make_data
 from ..statespace.sites import SitePrior, Sites, predictor_moments, site_rows
 from .kernels import Kernel
 from .kernels.multi import Coregionalised
-from .spatial.optimise import FitReport, maximise, value_and_slopes
+from .spatial.optimise import FitReport, maximise
 
 
 class ApproximateMarkovGP(nn.Module):

@@ -96,8 +96,7 @@ class GP(nn.Module):
         gp.report = report = found.report
         gp.certify(X, y)
         if report is not None:
-            end = "converged" if report.converged else f"not converged ({report.message})"
-            gp._said.append(f"fit {end} at {report.objective:.4f} nats")
+            gp._said.append(f"fit {report.verdict} at {report.objective:.4f} nats")
         return gp
 
     def condition(self, X: Any, y: Any) -> Any:
@@ -142,7 +141,7 @@ class GP(nn.Module):
         self._said = [f"{taken}: {why}", exact if taken != "vecchia" else f"{self.neighbours} nearest predecessors"]
         if taken == "markov":
             return taken, self._share(MarkovGP(self._time_kernel(), self._noise_now(), self._mean))
-        from .vecchia import VecchiaGP
+        from .spatial.vecchia import VecchiaGP
 
         near = max(size, 2) if taken == "dense" else self.neighbours
         return taken, self._share(VecchiaGP(self.kernel, self._noise_now(), self._mean, neighbours=near))  # pyright: ignore[reportArgumentType] - checked there
@@ -175,7 +174,7 @@ class GP(nn.Module):
 
     @torch.no_grad()
     def _against_dense(self, X: Any, y: Any, markov: MarkovGP) -> float:
-        from .vecchia import VecchiaGP
+        from .spatial.vecchia import VecchiaGP
 
         time, values = np.asarray(X, dtype=float).reshape(-1), np.asarray(y, dtype=float)
         first = np.flatnonzero(np.isfinite(values))[:_CHECKED]

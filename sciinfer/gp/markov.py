@@ -258,8 +258,8 @@ class MarkovGP(nn.Module):
         if lost > 0:
             said.append(f"the kernel itself is approximated: at most {lost:.1e} of its variance off")
         if self.report is not None:
-            end = "converged" if self.report.converged else f"not converged ({self.report.message})"
-            said.append(f"fit {end} at {self.report.objective:.4f} nats after {self.report.iterations} iterations")
+            end = self.report
+            said.append(f"fit {end.verdict} at {end.objective:.4f} nats after {end.iterations} iterations")
         return "; ".join(said)
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, DataError, ShapeError
+from ..nets.parameters import value_and_slopes
 from .kernels import Kernel
-from .spatial.optimise import FitReport, maximise, value_and_slopes
+from .spatial.optimise import FitReport, maximise
 
 
 def whittle_log_likelihood(kernel: Kernel, noise: Tensor | float, y: Tensor, step: float) -> Tensor:

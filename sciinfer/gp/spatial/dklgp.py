@@ -11,18 +11,20 @@ import copy
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import ConfigError, DataError, NumericalError
 from ...likelihoods import Likelihood
-from ...random import generator
+from ...nets.parameters import value_and_slopes
 from ..kernels import Kernel
-from .conditionals import blocks, condition_last, safe_cholesky
-from .covariances import Covariance, as_covariance
+from .conditionals import blocks, condition_last
+from .covariances import Covariance
+from .dklgp_fit import blocked_bound, centre, pulled
 from .dklgp_posterior import DKLPosterior
-from .inputs import Observed, Values, expected, likelihood_or_noise, observed
+from .inputs import Observed, Values, expected, observed
+from .latent import LatentGP
 from .neighbours import nearest_among
-from .optimise import FitReport, ascend, maximise, value_and_slopes
+from .optimise import FitReport, maximise
 from .pattern import Pattern, dense_factor, local_factor, make_pattern, place_in
 
 #: up to this many latent values every term is exact; above, terms are local
@@ -49,7 +51,7 @@ class Posterior(NamedTuple):
     V: Tensor
 
 
-class DKLGP(nn.Module):
+class DKLGP(LatentGP):
     """Prior ``N(0, (L L^T)^-1)`` and posterior ``N(nu, (V V^T)^-1)`` with sparse upper triangular L and V.
 
     Column i holds the predecessors in maximin order within ``rho`` times the distance at which point i was chosen, and
@@ -80,13 +82,10 @@ class DKLGP(nn.Module):
         likelihood: Likelihood | None = None,
         rho: float = 2.0,
     ) -> None:
-        super().__init__()
+        super().__init__(kernel, noise, mean, likelihood)
         if not rho >= 1.0:
             raise ConfigError(f"rho must be at least 1, got {rho!r}", fix="rho=2.0")
-        self.covariance = as_covariance(kernel)
-        self.likelihood = likelihood_or_noise(likelihood, noise)
-        self.mean, self.rho = float(mean), float(rho)
-        self.report: FitReport | None = None
+        self.rho = float(rho)
         #: largest relative jitter that any block has needed so far
         self.jitter = 0.0
 
@@ -96,10 +95,10 @@ class DKLGP(nn.Module):
         with torch.no_grad():
             return self._elbo(at, self._infer(at))
 
-    def fit(self, X: Values, y: Values, *, iterations: int = 100, rounds: int = 3, batch: int = 128) -> DKLGP:
-        """A fitted copy. Up to 1000 points: L-BFGS on kernel and likelihood, q following in closed form; sites and
-        order anew in each round. More: stochastic ascent, ``iterations`` sweeps over minibatches of ``batch`` terms,
-        nu and the sites anew in each sweep.
+    def fit(self, X: Values, y: Values, *, iterations: int = 100, rounds: int = 3) -> DKLGP:
+        """A fitted copy: L-BFGS on kernel and likelihood, q following in closed form; sites and order anew in each
+        round, until one gains less than 0.01 nats. Above 1000 points the terms are local (the bound is then one up to
+        what lies outside the ancestors of a point), and value and gradient are found block by block.
 
         Raises:
             DataError: no value at all.
@@ -110,8 +109,8 @@ class DKLGP(nn.Module):
         for _ in range(rounds):
             at = gp._setting(data)
             before = gp.report
-            gp.report = gp._climb(at, iterations) if len(at.X) <= DENSE else gp._sweep(at, iterations, batch)
-            if len(at.X) > DENSE or (before is not None and gp.report.objective - before.objective < 0.01):
+            gp.report = gp._climb(at, iterations)
+            if before is not None and gp.report.objective - before.objective < 0.01:
                 break
         return gp
 
@@ -129,10 +128,7 @@ class DKLGP(nn.Module):
         ]
         if self.jitter:
             said.append(f"jitter of {self.jitter:.0e} of the variance was needed")
-        if self.report is not None:
-            end = "converged" if self.report.converged else f"not converged ({self.report.message})"
-            said.append(f"fit {end} at an ELBO of {self.report.objective:.4f} nats")
-        return "; ".join(said)
+        return "; ".join(said + self._ended())
 
     def _setting(self, data: Observed) -> Setting:
         """Points given twice are one latent value that is seen twice."""
@@ -155,7 +151,7 @@ class DKLGP(nn.Module):
 
     def _posterior(self, at: Setting, sites: Tensor) -> Posterior:
         """V given the sites, and ``nu`` from ``(L L^T + P) nu = shift``."""
-        nu = _centre(at.pattern.columns, self._prior(at), sites, exact=len(at.X) <= DENSE)
+        nu = centre(at.pattern.columns, self._prior(at), sites, exact=len(at.X) <= DENSE)
         return Posterior(nu, self._given_sites(at, sites, torch.arange(len(at.X))))
 
     def _given_sites(self, at: Setting, sites: Tensor, rows: Tensor) -> Tensor:
@@ -207,9 +203,8 @@ class DKLGP(nn.Module):
         seen = position[at.owner] >= 0
         where = position[at.owner[seen]]
         fit = expected(self.likelihood, at.y[seen], q.nu[rows][where] + self.mean, variance[where]).sum()
-        columns = at.pattern.columns[rows]
-        pulled = (L * torch.where(columns >= 0, q.nu[columns.clamp(min=0)], 0.0)).sum(-1)
-        divergence = 0.5 * (pulled.square() + trace - 1) + (q.V[rows, -1] / L[:, -1]).log()
+        moved = pulled(L, at.pattern.columns[rows], q.nu)
+        divergence = 0.5 * (moved.square() + trace - 1) + (q.V[rows, -1] / L[:, -1]).log()
         return fit - divergence.sum()
 
     # ---- inference
@@ -254,52 +249,13 @@ class DKLGP(nn.Module):
     # ---- fitting
 
     def _climb(self, at: Setting, iterations: int) -> FitReport:
-        moments = self._moments(at)
-        named = [(name, parameter) for name, parameter in self.named_parameters() if parameter.requires_grad]
+        moments, named = self._moments(at), self.learned()
         parameters = [parameter for _, parameter in named]
 
         def objective() -> tuple[float, list[Tensor]]:
+            if len(at.X) > DENSE:
+                return blocked_bound(self, at, moments, parameters)
             value = self._elbo(at, self._posterior(at, self._sites(at, *moments)))
             return value_and_slopes(value, parameters)
 
         return maximise(named, objective, iterations=iterations, tolerance=1e-9)
-
-    def _sweep(self, at: Setting, sweeps: int, batch: int) -> FitReport:
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        moments = [torch.zeros_like(at.X[:, 0]), torch.ones_like(at.X[:, 0])]
-
-        def refresh() -> None:
-            moments[:] = self._moments(at)
-
-        def estimate(rows: Tensor) -> Tensor:
-            # nu is at its best, where the bound has no slope along it; V follows the parameters where it is needed
-            needed = at.pattern.ancestors[rows].unique()
-            needed = needed[needed < len(at.X)]
-            own = self._given_sites(at, self._sites(at, moments[0], moments[1]), needed)
-            V = torch.zeros(at.pattern.columns.shape, dtype=torch.float64).index_put((needed,), own)
-            q, L = Posterior(moments[0], V), self._prior(at, rows)
-            return self._terms(at, q, L, self._solves(at, q, L, rows), rows) * (len(at.X) / len(rows))
-
-        stream = generator(0, "dklgp", "batches")
-        batches = [torch.randperm(len(at.X), generator=stream).split(batch) for _ in range(sweeps)]
-        steps = ascend(parameters, estimate, batches, refresh)
-        with torch.no_grad():
-            value = float(self._elbo(at, self._infer(at)))
-        return FitReport(value, steps, steps, False, f"{sweeps} sweeps over minibatches were run", float("nan"))
-
-
-def _centre(columns: Tensor, L: Tensor, sites: Tensor, *, exact: bool) -> Tensor:
-    """``nu``: ``(L L^T + P) nu = shift``; differentiable where ``exact``, by a sparse factor otherwise."""
-    if exact:
-        root = dense_factor(columns, L)
-        factor = safe_cholesky((root @ root.mT + torch.diag(sites[0]))[None])[0][0]
-        return torch.cholesky_solve(sites[1][:, None], factor)[:, 0]
-    from scipy.sparse import csc_array, diags_array
-    from scipy.sparse.linalg import spsolve
-
-    kept = columns >= 0
-    place = torch.arange(len(columns))[:, None].expand_as(columns)[kept]
-    entries = L.detach()[kept].numpy(), (columns[kept].numpy(), place.numpy())
-    root = csc_array(entries, shape=(len(columns), len(columns)))
-    precision, shift = sites.detach().numpy()
-    return torch.as_tensor(spsolve(csc_array(root @ root.T + diags_array(precision)), shift))

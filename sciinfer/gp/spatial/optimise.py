@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ...errors import NumericalError
-from ...nets.parameters import flatten, unflatten, value_and_slopes
+from ...nets.parameters import flatten, unflatten
 
 #: logarithms stay this near their start, so that a line search never overflows
 _REACH = 14.0
@@ -32,6 +31,11 @@ class FitReport:
     converged: bool
     message: str
     gradient: float
+
+    @property
+    def verdict(self) -> str:
+        """``converged``, or ``not converged`` and why."""
+        return "converged" if self.converged else f"not converged ({self.message})"
 
 
 def maximise(
@@ -82,37 +86,3 @@ def _bounds(named: Sequence[tuple[str, nn.Parameter]]) -> list[tuple[float | Non
         for value in parameter.detach().reshape(-1).tolist():
             bounds.append((value - _REACH, value + _REACH) if logarithm else (None, None))
     return bounds
-
-
-def ascend(
-    parameters: Sequence[Tensor],
-    estimate: Callable[[Tensor], Tensor],
-    sweeps: Sequence[Sequence[Tensor]],
-    refresh: Callable[[], None],
-    *,
-    rate: float = 0.05,
-    decay: tuple[float, float] = (0.9, 0.99),
-) -> int:
-    """Stochastic ascent in place (Adam, its rate falling to a tenth); returns the number of steps.
-
-    Args:
-        estimate: the objective of one batch, unbiased. sweeps: the batches of each sweep. refresh: called before each.
-
-    References:
-        Kingma, Ba (2015), Adam: a method for stochastic optimization.
-    """
-    first, second = ([torch.zeros_like(parameter) for parameter in parameters] for _ in range(2))
-    step, total = 0, sum(len(sweep) for sweep in sweeps)
-    for sweep in sweeps:
-        refresh()
-        for batch in sweep:
-            _, slopes = value_and_slopes(estimate(batch), parameters)
-            step += 1
-            now = rate * 0.1 ** (step / total)
-            with torch.no_grad():
-                for parameter, slope, m, v in zip(parameters, slopes, first, second, strict=True):
-                    m.lerp_(slope, 1 - decay[0])
-                    v.lerp_(slope.square(), 1 - decay[1])
-                    scale = (v / (1 - decay[1] ** step)).sqrt() + 1e-12
-                    parameter.add_(now * (m / (1 - decay[0] ** step)) / scale)
-    return total

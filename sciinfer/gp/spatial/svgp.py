@@ -17,23 +17,25 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...errors import DataError, NumericalError
 from ...likelihoods import Likelihood
+from ...nets.parameters import value_and_slopes
 from ..kernels import Kernel
-from .covariances import Covariance, as_covariance
+from .covariances import Covariance
 from .dense import joint_draws
-from .inputs import Observed, Values, check_count, expected, likelihood_or_noise, observed, points
+from .inputs import Observed, Values, check_count, expected, observed, points
+from .latent import LatentGP
 from .neighbours import nearest_among
-from .optimise import FitReport, maximise, value_and_slopes
+from .optimise import maximise
 from .ordering import maximin
 
 #: added to the inducing points' variances by gpytorch
 _JITTER = 1e-8
 
 
-class SparseGP(nn.Module):
+class SparseGP(LatentGP):
     """``q(f) = int p(f | u) N(u; m, S) du`` with ``u`` at inducing points; any likelihood; O(n M^2) per evaluation.
 
     Inducing points start at the centres of k-means. Smooth fields over many points suit it; for rough ones, where the
@@ -61,11 +63,8 @@ class SparseGP(nn.Module):
         likelihood: Likelihood | None = None,
         inducing: int = 100,
     ) -> None:
-        super().__init__()
-        self.covariance = as_covariance(kernel)
-        self.likelihood = likelihood_or_noise(likelihood, noise)
-        self.mean, self.inducing = float(mean), check_count("inducing", inducing)
-        self.report: FitReport | None = None
+        super().__init__(kernel, noise, mean, likelihood)
+        self.inducing = check_count("inducing", inducing)
         #: said by gpytorch while it factorised: jitter that had to be added
         self.notes: tuple[str, ...] = ()
         self._process: Any = None
@@ -90,7 +89,7 @@ class SparseGP(nn.Module):
             raise DataError("every value is missing: nothing to fit", variable="y", fix="pass some values")
         gp = self._ready(data)
         q = {id(p) for p in gp._process.variational_strategy._variational_distribution.parameters()}
-        named = [(name, p) for name, p in gp.named_parameters() if p.requires_grad and id(p) not in q]
+        named = [(name, p) for name, p in gp.learned() if id(p) not in q]
         parameters = [parameter for _, parameter in named]
 
         def objective() -> tuple[float, list[Tensor]]:
@@ -109,11 +108,7 @@ class SparseGP(nn.Module):
     def explain(self) -> str:
         """What was computed, in words."""
         said = [f"inducing-point approximation (gpytorch), at most {self.inducing} points, a lower bound of log p(y)"]
-        said += self.notes
-        if self.report is not None:
-            end = "converged" if self.report.converged else f"not converged ({self.report.message})"
-            said.append(f"fit {end} at an ELBO of {self.report.objective:.4f} nats")
-        return "; ".join(said)
+        return "; ".join([*said, *self.notes, *self._ended()])
 
     def _ready(self, data: Observed) -> SparseGP:
         """A copy with inducing points (kept, where it has been fitted) and the best ``q`` for these data."""

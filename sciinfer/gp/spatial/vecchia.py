@@ -148,8 +148,8 @@ class VecchiaGP(nn.Module):
         if self.jitter:
             said.append(f"jitter of {self.jitter:.0e} of the variance was needed")
         if self.report is not None:
-            end = "converged" if self.report.converged else f"not converged ({self.report.message})"
-            said.append(f"fit {end} at {self.report.objective:.4f} nats after {self.report.iterations} iterations")
+            end = self.report
+            said.append(f"fit {end.verdict} at {end.objective:.4f} nats after {end.iterations} iterations")
         return "; ".join(said)
 
     def _plan(self, data: Observed, neighbours: int) -> Tensor | None:
