@@ -140,7 +140,7 @@ class DKLGP(LatentGP):
         rank[pattern.order] = torch.arange(len(X))
         ordered = scaled[pattern.order.numpy()]
         near = torch.as_tensor(nearest_among(ordered, ordered, 2 * pattern.columns.shape[1]))
-        return Setting(X[pattern.order], data.y, rank[owner], pattern, near)
+        return Setting(X[pattern.order].detach(), data.y.detach(), rank[owner], pattern, near)
 
     # ---- the two factors
 
