@@ -1,0 +1,132 @@
+"""The stages of one step, each series with a step size of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .solver import Field
+from .tableau import Weights
+
+#: most Newton iterations of a stage, and the last correction allowed, in units of the tolerance
+_NEWTON, _SMALL = 10, 1e-3
+
+
+class Stages(NamedTuple):
+    """``slopes [s, A, d]``, ``state [A, d]`` at the end, ``solved [A]`` (None: all), ``cost``: evaluations per series
+    (a Jacobian counts as d)."""
+
+    slopes: Tensor
+    state: Tensor
+    solved: Tensor | None
+    cost: Tensor | int
+
+
+def stages(
+    field: Field, t: Tensor, z: Tensor, h: Tensor, first: Tensor, weights: Weights, tolerance: Tensor | None = None
+) -> Stages:
+    """All stages of the step from ``z [A, d]`` at ``t [A]`` of size ``h [A]``; ``first [A, d]`` is f(t, z).
+
+    Args:
+        tolerance: ``[A, d]``, error allowed in each component (implicit methods; default 1e-10 of the state).
+    """
+    return (
+        _implicit(field, t, z, h, first, weights, tolerance)
+        if weights.gamma
+        else _explicit(field, t, z, h, first, weights)
+    )
+
+
+def combine(row: Tensor, slopes: Tensor) -> Tensor:
+    """``sum_i row_i slopes_i``: ``[A, d]`` of ``[s, A, d]``."""
+    return (row @ slopes.reshape(len(slopes), -1)).view(slopes.shape[1:])
+
+
+def _explicit(field: Field, t: Tensor, z: Tensor, h: Tensor, first: Tensor, weights: Weights) -> Stages:
+    size, count, state = h[:, None], len(weights.a), z
+    # without a graph the slopes share one buffer; with one, nothing may be overwritten
+    known = [first] if torch.is_grad_enabled() else None
+    buffer = first.new_empty(0 if known else count, *first.shape)
+    if known is None:
+        buffer[0] = first
+    for i, when in enumerate((t + weights.c[1:, None] * h).unbind(), start=1):
+        have = torch.stack(known) if known else buffer[:i]
+        state = torch.addcmul(z, combine(weights.a[i], have), size)
+        slope = field(when, state)
+        if known:
+            known.append(slope)
+        else:
+            buffer[i] = slope
+    return Stages(torch.stack(known) if known else buffer, state, None, count - 1)
+
+
+def _implicit(
+    field: Field, t: Tensor, z: Tensor, h: Tensor, first: Tensor, weights: Weights, tolerance: Tensor | None
+) -> Stages:
+    """``k = f(t_i, base + gamma h k)`` stage by stage, by Newton's iteration with the Jacobian at the step's start."""
+    with torch.no_grad():
+        scale = 1e-10 * (1 + z.abs()) if tolerance is None else tolerance
+        jacobian = jacobian_of(field, t, z)
+        factors = torch.linalg.lu_factor_ex(_newton_matrix(jacobian, h, weights.gamma))[:2]
+    size, known, state = h[:, None], [first], z
+    solved, cost = torch.ones_like(h, dtype=torch.bool), torch.full_like(h, float(z.shape[-1]))
+    for row, when in zip(weights.a[1:], (t + weights.c[1:, None] * h).unbind(), strict=True):
+        base = torch.addcmul(z, combine(row, torch.stack(known)), size)
+        with torch.no_grad():
+            slope, fine, count = _solve(field, when, base, size * weights.gamma, known[-1], factors, scale)
+        if torch.is_grad_enabled():
+            slope = _attach(field, when, base, h, slope, weights.gamma)
+        solved, cost = solved & fine, cost + count
+        state = base + size * weights.gamma * slope
+        known.append(slope)
+    return Stages(torch.stack(known), state, solved, cost)
+
+
+def jacobian_of(field: Field, t: Tensor, z: Tensor) -> Tensor:
+    """df/dz ``[A, d, d]``, by one forward pass for each of the d components; series must not act on one another."""
+    # forward mode: unlike the reverse one it may run inside a checkpoint
+    columns = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).unbind()
+    return torch.stack([torch.func.jvp(lambda x: field(t, x), (z,), (e.expand_as(z),))[1] for e in columns], dim=-1)
+
+
+def _newton_matrix(jacobian: Tensor, h: Tensor, gamma: float) -> Tensor:
+    eye = torch.eye(jacobian.shape[-1], dtype=h.dtype, device=h.device)
+    return eye - (gamma * h)[:, None, None] * jacobian
+
+
+def _solve(
+    field: Field,
+    t: Tensor,
+    base: Tensor,
+    reach: Tensor,
+    guess: Tensor,
+    factors: tuple[Tensor, Tensor],
+    scale: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The slope of a stage, whether it was found, and how many evaluations it took, for each series."""
+    slope, open_, cost = guess, torch.ones_like(t, dtype=torch.bool), torch.zeros_like(t)
+    found = torch.zeros_like(open_)
+    for _ in range(_NEWTON):
+        residual = slope - field(t, base + reach * slope)
+        change = torch.linalg.lu_solve(*factors, residual.unsqueeze(-1)).squeeze(-1)
+        # a series that has converged stays as it is, so that it does not depend on the others
+        slope = torch.where(open_[:, None], slope - change, slope)
+        cost = cost + open_
+        size = (reach * change / scale).square().mean(-1).sqrt()
+        found = found | (open_ & (size <= _SMALL))
+        open_ = open_ & (size > _SMALL)
+        if not bool(open_.any()):
+            break
+    return slope, found, cost
+
+
+def _attach(field: Field, t: Tensor, base: Tensor, h: Tensor, slope: Tensor, gamma: float) -> Tensor:
+    """The slope with the gradient of the equation it solves (implicit function): one Newton step from the solution."""
+    reach = (gamma * h)[:, None]
+    with torch.no_grad():
+        jacobian = jacobian_of(field, t, base + reach * slope)
+    residual = slope - field(t, base + reach * slope)
+    matrix = _newton_matrix(jacobian, h, gamma)
+    return slope - torch.linalg.solve_ex(matrix, residual.unsqueeze(-1)).result.squeeze(-1)
