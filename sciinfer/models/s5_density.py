@@ -1,4 +1,4 @@
-"""The density of a row given its prediction: Gaussian or Student's t, channels independent or of low-rank correlation."""
+"""The density of a row given its prediction: Gaussian or Student's t, channels independent or correlated."""
 
 from __future__ import annotations
 

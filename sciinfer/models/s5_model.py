@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,31 +124,32 @@ class S5Model(Model):
     def ask(
         self, sides: list[Side], rows: list[Tensor], time: Tensor, drop: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Mean and scale ``[S, Q, C]`` at ``time [S, Q]``, seen from ``rows`` (one ``[S, Q]`` per side; -1: nothing)."""
-        looks = [
-            self._look(reader, side, row, time if index == 0 else -time)
-            for index, (reader, side, row) in enumerate(zip(self.readers, sides, rows, strict=True))
-        ]
+        """Mean and scale ``[S, Q, C]`` at ``time [S, Q]``, seen from ``rows [S, Q]`` of each side (-1: none).
+
+        Fewer rows than sides: nothing is seen from the other side.
+        """
+        looks = [self._look(n, sides[n], row, -time if n else time) for n, row in enumerate(rows)]
         mean, variance = self.anchor.join([look.recalled for look in looks])
         scale = variance.sqrt()
         inner = torch.cat([look.inner for look in looks], dim=-1)
+        blind = (len(self.readers) - len(rows)) * looks[0].inner.shape[-1]
+        inner = nn.functional.pad(inner, (0, blind))
         hidden = nn.functional.silu(self.look_in(torch.cat([inner, mean, scale.log()], dim=-1)))
         if drop is not None and self.dropout > 0:
-            keep = torch.rand(hidden.shape, generator=drop, device=hidden.device) >= self.dropout
+            keep = torch.rand(hidden.shape, generator=drop, dtype=hidden.dtype, device=hidden.device) >= self.dropout
             hidden = hidden * keep / (1 - self.dropout)
         shift, stretch = self.readout(hidden).chunk(2, dim=-1)
         return mean + scale * shift, self.density.floor + scale * (2 * torch.tanh(0.5 * stretch)).exp()
 
-    def _look(self, reader: nn.Module, side: Side, row: Tensor, time: Tensor) -> Look:
+    def _look(self, number: int, side: Side, row: Tensor, time: Tensor) -> Look:
         at = torch.where(row >= 0, side.last.gather(1, row.clamp(min=0)), -1)
         has, at = at >= 0, at.clamp(min=0)
         gap = torch.where(has, (time - side.time.gather(1, at)).clamp(min=0.0), 0.0)
         live = has[..., None].to(time.dtype)
-        if not isinstance(reader, Reader):
-            raise TypeError(type(reader).__name__)
-        state = torch.view_as_real(reader.stack.propagate(take(side.state, at), gap)).flatten(-2)
+        carried = cast(Reader, self.readers[number]).stack.propagate(take(side.state, at), gap)
         recalled = self.anchor.recall(side.memory, at, has, gap, time)
-        inner = [take(side.context, at) * live, state * live, gap[..., None].log1p(), live, recalled.fresh]
+        state = torch.view_as_real(carried).flatten(-2) * live
+        inner = [take(side.context, at) * live, state, gap[..., None].log1p(), live, recalled.fresh]
         return Look(torch.cat(inner, dim=-1), recalled)
 
     # -- training ------------------------------------------------------------------------------------------------
@@ -169,9 +170,10 @@ class S5Model(Model):
             return Loss(value, {"forecast": value.detach()})
         seen = hide(padded.mask, generator)
         sides = self.read(padded.time, padded.values, seen)
-        ahead = self._score(padded, sides, self._rows(self._earlier(padded, generator)), padded.mask, generator)
+        ahead = self._score(padded, sides, [self._earlier(padded, generator)], padded.mask, generator)
         past, future, targets = around(padded, seen, generator)
-        within = self._score(padded, sides, self._rows(past, future), targets, generator)
+        around_it = [past, padded.time.shape[1] - 1 - future][: len(sides)]
+        within = self._score(padded, sides, around_it, targets, generator)
         n_ahead, n_within = max(batch.observed, 1), int(targets.sum())
         value = -(ahead.sum() + within.sum()) / (n_ahead + n_within)
         terms = {"ahead": -ahead.detach().sum() / n_ahead, "within": -within.detach().sum() / max(n_within, 1)}
@@ -192,14 +194,6 @@ class S5Model(Model):
         weight = torch.where(targets, scale.detach(), 0.0).sum(-1) / targets.sum(-1).clamp(min=1)
         return found * weight.pow(2 * self.beta)
 
-    def _rows(self, past: Tensor, future: Tensor | None = None) -> list[Tensor]:
-        """Rows to look from, per side; ``future``: first row after the query, None: look at the past alone."""
-        if len(self.readers) == 1:
-            return [past]
-        length = past.shape[1] if future is None else int(future.shape[1])
-        none = torch.full_like(past, -1)
-        return [past, none if future is None else length - 1 - future]
-
     def log_likelihood(self, batch: SeriesBatch) -> Tensor:
         """``sum_k log p(y_k | rows before k)`` of each series, ``[S]``."""
         return self._from_past(batch, 1.0)
@@ -209,7 +203,7 @@ class S5Model(Model):
         sides = self.read(padded.time, padded.values, padded.mask)
         number = torch.arange(padded.time.shape[1], device=padded.time.device).expand(padded.rows.shape)
         past = (number * share).floor().long() - 1
-        mean, scale = self.ask(sides, self._rows(past), padded.time)
+        mean, scale = self.ask(sides, [past], padded.time)
         return self.density.log_prob(padded.values, mean, scale, padded.mask).sum(1)
 
     # -- answers -------------------------------------------------------------------------------------------------
@@ -239,7 +233,7 @@ class S5Model(Model):
     def _draw(
         self, times: Tensor, mean: Tensor, scale: Tensor, draws: int, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
-        """Signal and observation ``[n, S, Q, C]``: stationary paths scaled to the part of the spread that is not noise."""
+        """Signal and observation ``[n, S, Q, C]``: stationary paths times the spread that is not noise."""
         wander, white, heavy = self.density.noise(draws, mean, generator)
         rate = (-self.anchor.log_memory[:, 0].mean()).exp()
         step = torch.cat([torch.zeros_like(times[:, :1]), times.diff(dim=1)], dim=1)
@@ -255,35 +249,19 @@ class S5Model(Model):
         """Draws one time after the other, each read before the next."""
         unique, where = torch.unique(times, return_inverse=True)
         blank = times.new_zeros(draws, 1, self.anchor.mean.shape[0])
-        side = self._first(unique[:1].expand(draws, 1), blank)
-        signals, spreads = [], []
-        here = torch.zeros(draws, 1, dtype=torch.int64, device=times.device)
+        read, here = self.readers[0], torch.zeros(draws, 1, dtype=torch.int64, device=times.device)
+        side = read(self.anchor, unique[:1].expand(draws, 1), blank, torch.zeros_like(blank, dtype=torch.bool))
+        signals, values = [], []
         for t in unique:
             now = t.expand(draws, 1)
-            side, signal, value, spread = self._advance(side, here, now, generator)
+            mean, scale = self.ask([side], [here], now)
+            signal, value = (part[0] for part in self._draw(now, mean, scale, 1, generator))
+            side = read(self.anchor, now, value, torch.ones_like(value, dtype=torch.bool), side)
             signals.append(signal)
-            spreads.append((value, spread))
-        signal = torch.cat(signals, dim=1)[:, where]
-        value, spread = (torch.cat(part, dim=1)[:, where] for part in zip(*spreads, strict=True))
-        # a time asked for twice has one signal and two measurements
-        again = torch.cat([torch.zeros_like(where[:1]), (where.diff() == 0).long()]).bool()[None, :, None]
-        white = torch.randn(signal.shape, generator=generator, dtype=signal.dtype, device=signal.device)
-        return Draws(signal[:, None], torch.where(again, signal + spread * white, value)[:, None])
-
-    def _first(self, time: Tensor, values: Tensor) -> Side:
-        """A side that has read nothing."""
-        return self.readers[0](self.anchor, time, values, torch.zeros_like(values, dtype=torch.bool))
-
-    def _advance(
-        self, side: Side, here: Tensor, now: Tensor, generator: torch.Generator
-    ) -> tuple[Side, Tensor, Tensor, Tensor]:
-        # nothing lies ahead: the second direction is asked with no row
-        sides, rows = [side, side][: len(self.readers)], [here, here - 1][: len(self.readers)]
-        mean, scale = self.ask(sides, rows, now)
-        signal, value = (part[0] for part in self._draw(now, mean, scale, 1, generator))
-        noise = torch.minimum(self.anchor.noise_variance.expand_as(scale), 0.5 * scale.square()).sqrt()
-        seen = torch.ones_like(value, dtype=torch.bool)
-        return self.readers[0](self.anchor, now, value, seen, side), signal, value, noise
+            values.append(value)
+        # a time asked for twice is drawn once
+        signal, value = (torch.cat(part, dim=1)[:, None, where] for part in (signals, values))
+        return Draws(signal, value)
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series; early stop on the last tenth of each series."""

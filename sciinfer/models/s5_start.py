@@ -39,7 +39,7 @@ def fit_anchor(anchor: Anchor, batch: SeriesBatch) -> None:
     def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
         unflatten(x, parameters)
         # a weak pull keeps channels that are hardly ever seen near their start
-        pull = sum(((p - torch.as_tensor(s, dtype=p.dtype)).square().sum() for p, s in zip(parameters, start)), 0.0)
+        pull = torch.stack([(p - s).square().sum() for p, s in zip(parameters, start, strict=True)]).sum()
         number, slopes = value_and_slopes(_miss(anchor, sample) + 1e-3 * pull / sample.n_channels, parameters)
         return number, flatten(slopes)
 
