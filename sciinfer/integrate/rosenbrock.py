@@ -42,14 +42,14 @@ class Rosenbrock(OdeSolver):
 
     def step(self, drift: Field, t: Tensor, z: Tensor, dt: float) -> Tensor:
         """One step: two evaluations, d reverse passes and one factorisation of ``[d, d]`` for each series."""
-        f, jacobian = _linearised(drift, t, z)
+        f, jacobian = linearised(drift, t, z)
         matrix = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device) - (_GAMMA * dt) * jacobian
         first = _solve(matrix, f)
         second = _solve(matrix, drift(t + dt, z + dt * first) - 2.0 * first)
         return z + dt * (1.5 * first + 0.5 * second)
 
 
-def _linearised(drift: Field, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+def linearised(drift: Field, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """f ``[..., d]`` and df/dz ``[..., d, d]``."""
     value, pull = torch.func.vjp(lambda x: drift(t, x), z)[:2]
     ones = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
