@@ -207,6 +207,7 @@ class BrownianPath(NoisePath):
             increment = torch.where(right, half - spread, half + spread)
         return value
 
+
 def _half_root(lengths: Tensor) -> Tensor:
     return lengths.sqrt() * 0.5
 

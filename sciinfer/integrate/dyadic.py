@@ -43,7 +43,7 @@ class NoisePath(ABC):
     ) -> None:
         _check(seed, dim, levels, dtype)
         shape = (batch,) if isinstance(batch, int) else tuple(batch)
-        self.keys = (_counting(shape) if keys is None else keys.to(torch.int64)).to(device)
+        self.keys = (counting(shape) if keys is None else keys.to(torch.int64)).to(device)
         edges = (
             torch.tensor([t0, t1], dtype=torch.float64) if knots is None else knots.detach().to("cpu", torch.float64)
         )
@@ -88,6 +88,11 @@ class NoisePath(ABC):
     @abstractmethod
     def window(self, level: int, first: int, stop: int) -> Tensor:
         """Increments of the steps ``first..stop - 1`` of that grid, ``[n, *batch, dim]``, without the ones before."""
+
+    def level_of(self, times: Tensor) -> int | None:
+        """L if the grid ``times [N + 1]`` has ``2^L`` equal steps in every cell, else None."""
+        flat = self._flat_positions(times)
+        return self._uniform_level(flat) if len(flat) > 1 else None
 
     def _steps_per_block(self) -> int:
         # a power of two; at least 8, so that each recursion of _refined climbs two levels or more
@@ -137,7 +142,8 @@ class NoisePath(ABC):
         return values.to(self.dtype).reshape(len(values), *self.shape)
 
 
-def _counting(shape: tuple[int, ...]) -> Tensor:
+def counting(shape: tuple[int, ...]) -> Tensor:
+    """0, 1, 2, ... in the shape of a batch."""
     count = 1
     for size in shape:
         count *= size

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from .solver import Field, Solver
+from .solver import Carry, Field, Solver, rms
 
 __entries__ = [
     {
@@ -39,3 +39,11 @@ class EulerMaruyama(Solver):
     def step(self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor) -> Tensor:
         """One step; separate products and sums, so that a row has the same bits in any batch."""
         return z + drift(t, z) * dt + self.product(diffusion(t, z), dw)
+
+    def embedded(
+        self, drift: Field, diffusion: Field, t: Tensor, carry: Carry, dt: float, dw: Tensor
+    ) -> tuple[Carry, Tensor]:
+        """The step and its distance to the one with a trapezoidal drift."""
+        f = drift(t, carry)
+        ahead = carry + f * dt + self.product(diffusion(t, carry), dw)
+        return ahead, rms((drift(t + dt, ahead) - f) * (0.5 * dt))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .gradients import solve
 from .grid import step_grid
-from .loop import run
-from .sde import Noise, blocks_of, check_state, native, noise_width, path_for
+from .sde import Noise, check_state, native, noise_width, prepare
 from .solver import DIAGONAL, Field, Solver
 
 
@@ -36,6 +37,9 @@ def girsanov(
     noise_type: str = DIAGONAL,
     keys: Tensor | None = None,
     check: bool = True,
+    gradient: str = "backprop",
+    checkpoint: int | None = None,
+    params: Sequence[Tensor] | None = None,
 ) -> PathKL:
     """Simulate the posterior dz = f dt + g dW and accumulate its divergence from the prior dz = h dt + g dW.
 
@@ -46,6 +50,7 @@ def girsanov(
         posterior_drift, prior_drift: f and h of ``(t, z)``, in the calculus of the solver.
         diffusion: g, shared (else the divergence is infinite); keep it away from zero.
         z0, times, steps, dt, noise, solver, noise_type, keys, check: as in :func:`sciinfer.integrate.sdeint`.
+        gradient, checkpoint, params: likewise.
 
     Returns:
         ``z [T, ..., d]`` and ``kl [T, ...]`` (nats, per path), differentiable.
@@ -62,20 +67,17 @@ def girsanov(
     """
     check_state(z0)
     grid, scheme = step_grid(times, steps=steps, dt=dt), native(solver, noise_type)
-    kind = scheme.noise_type
-    path = path_for(noise, grid, z0, noise_width(posterior_drift, diffusion, grid.times[0].to(z0), z0, kind), keys)
-    drift, spread = _augmented(posterior_drift, prior_drift, diffusion, kind)
-
-    def advance(t: Tensor, state: Tensor, size: float, dw: Tensor) -> Tensor:
-        return scheme.step(drift, spread, t, state, size, dw)
-
-    blocks = blocks_of(path, grid, made=path is not noise)
-    if kind == DIAGONAL:
-        blocks = (pad(block, (0, 1)) for block in blocks)  # the accumulated divergence has no noise of its own
-    states = run(
-        advance, pad(z0, (0, 1)), grid, blocks, check=check, what="posterior drift, prior drift or 1/diffusion"
+    noise_width(posterior_drift, diffusion, grid.times[0].to(z0), z0, scheme.noise_type)
+    drift, spread = _augmented(posterior_drift, prior_drift, diffusion, scheme.noise_type)
+    # the accumulated divergence has no noise of its own
+    problem = prepare(drift, spread, pad(z0, (0, 1)), grid, noise, scheme, keys, idle=1)
+    problem = problem._replace(
+        check=check,
+        what="posterior drift, prior drift or 1/diffusion",
+        named=(posterior_drift, prior_drift, diffusion),
     )
-    return PathKL(states[..., :-1], states[..., -1], grid.steps * scheme.evaluations)
+    states, _ = solve(problem, pad(z0, (0, 1)), gradient, checkpoint, params)
+    return PathKL(states[..., :-1], states[..., -1], problem.evaluations)
 
 
 def control(difference: Tensor, g: Tensor, noise_type: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor
 
-from .solver import Field, Solver
+from .solver import Carry, Field, Solver, rms
 
 __entries__ = [
     {
@@ -37,9 +37,23 @@ class Heun(Solver):
     calculus = "stratonovich"
     order = 1.0
     evaluations = 2
+    embeds = 0
 
     def step(self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor) -> Tensor:
         """One step, two evaluations of each field."""
+        return self._both(drift, diffusion, t, z, dt, dw)[0]
+
+    def embedded(
+        self, drift: Field, diffusion: Field, t: Tensor, carry: Carry, dt: float, dw: Tensor
+    ) -> tuple[Carry, Tensor]:
+        """The step and its distance to the predictor, without further evaluations."""
+        after, guess = self._both(drift, diffusion, t, carry, dt, dw)
+        return after, rms(after - guess)
+
+    def _both(
+        self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor
+    ) -> tuple[Tensor, Tensor]:
         f, g, later = drift(t, z), diffusion(t, z), t + dt
         guess = z + f * dt + self.product(g, dw)
-        return z + (f + drift(later, guess)) * (0.5 * dt) + self.product(g + diffusion(later, guess), dw) * 0.5
+        ahead = drift(later, guess), diffusion(later, guess)
+        return z + (f + ahead[0]) * (0.5 * dt) + self.product(g + ahead[1], dw) * 0.5, guess

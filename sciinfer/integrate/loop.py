@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ..errors import NumericalError
 from .grid import StepGrid
+from .suspect import suspect
 
+#: the state ``[..., d]``, or a tuple of tensors that a solver hands from step to step
+C = TypeVar("C")
 #: ``advance(t, z, dt, dw) -> z``
-Advance = Callable[[Tensor, Tensor, float, Tensor], Tensor]
+Advance = Callable[[Tensor, C, float, Tensor], C]
 
 
 def steps(
-    advance: Advance, z: Tensor, times: Tensor, sizes: Sequence[float], noise: Tensor, keep: Sequence[bool]
-) -> tuple[Tensor, list[Tensor]]:
+    advance: Advance[C], z: C, times: Tensor, sizes: Sequence[float], noise: Tensor, keep: Sequence[bool]
+) -> tuple[C, list[C]]:
     """Advance through a block; a pure function that ``torch.compile(fullgraph=True)`` takes as one graph.
 
     Args:
         advance: one step.
-        z: ``[..., d]``.
+        z: ``[..., d]``, or any carry of the step.
         times: ``[n]``, start of each step.
         sizes: n step sizes.
         noise: ``[n, ..., m]`` increments.
@@ -31,7 +34,7 @@ def steps(
     Returns:
         The last state, and the kept ones.
     """
-    kept: list[Tensor] = []
+    kept: list[C] = []
     for t, dt, dw, wanted in zip(times.unbind(), sizes, noise.unbind(), keep, strict=True):
         z = advance(t, z, dt, dw)
         if wanted:
@@ -40,53 +43,88 @@ def steps(
 
 
 def run(
-    advance: Advance,
+    advance: Advance[Tensor],
     z0: Tensor,
     grid: StepGrid,
     blocks: Iterable[Tensor],
     *,
     check: bool = True,
     what: str = "drift or diffusion",
+    fields: Sequence[object] = (),
 ) -> Tensor:
     """Integrate over the whole grid: ``[T, ..., d]``. States are checked once a block, not at every step.
 
     Raises:
-        NumericalError: a state is not finite; names time, step, first bad series, and holds the last good state.
+        NumericalError: a state is not finite; names time, step, first bad series, the parameter of ``fields`` to look
+            at, and holds the last good state.
     """
-    times, sizes, keep = grid.times[:-1].to(z0.device, z0.dtype), grid.sizes(), grid.keep()
-    z, kept, first = z0, [z0], 0
+    return torch.stack(walk(advance, z0, _itself, z0, grid, blocks, check=check, what=what, fields=fields)[0])
+
+
+def walk(
+    advance: Advance[C],
+    start: C,
+    state: Callable[[C], Tensor],
+    like: Tensor,
+    grid: StepGrid,
+    blocks: Iterable[Tensor],
+    *,
+    check: bool = True,
+    what: str = "drift or diffusion",
+    fields: Sequence[object] = (),
+) -> tuple[list[C], C]:
+    """:func:`run` for a carry with a ``state`` of the kind of ``like``: the carries at the outputs, and the last."""
+    times, sizes, keep = grid.times[:-1].to(like.device, like.dtype), grid.sizes(), grid.keep()
+    carry, kept, first = start, [start], 0
     for noise in blocks:
         here = slice(first, first + len(noise))
-        before = z
-        z, ends = steps(advance, z, times[here], sizes[here], noise, keep[here])
-        if check and not bool(torch.isfinite(z.detach()).all()):
-            raise _diverged(advance, before, grid, times[here], sizes[here], noise, first, what)
+        before = carry
+        carry, ends = steps(advance, carry, times[here], sizes[here], noise, keep[here])
+        if check and not bool(torch.isfinite(state(carry).detach()).all()):
+            raise diverged(advance, before, state, grid, noise, first, what, fields)
         kept += ends
         first += len(noise)
-    return torch.stack(kept)
+    return kept, carry
+
+
+def _itself(z: Tensor) -> Tensor:
+    return z
 
 
 @torch.no_grad()
-def _diverged(
-    advance: Advance,
-    z: Tensor,
+def diverged(
+    advance: Advance[C],
+    carry: C,
+    state: Callable[[C], Tensor],
     grid: StepGrid,
-    times: Tensor,
-    sizes: Sequence[float],
     noise: Tensor,
     first: int,
     what: str,
+    fields: Sequence[object] = (),
 ) -> NumericalError:
+    """The error for a block of steps, from ``first`` on, in which a state stops being finite."""
     # the noise is a function of its counter: the block can be walked again to find the step
-    step, good = first, z
+    here = slice(first, first + len(noise))
+    times, sizes = grid.times[here].to(noise.device, state(carry).dtype), grid.sizes()[here]
+    step, good = first, carry
     for offset, (t, dt, dw) in enumerate(zip(times.unbind(), sizes, noise.unbind(), strict=True)):
-        step, good, z = first + offset, z, advance(t, z, dt, dw)
-        if not bool(torch.isfinite(z).all()):
+        step, good, carry = first + offset, carry, advance(t, carry, dt, dw)
+        if not bool(torch.isfinite(state(carry)).all()):
             break
-    return not_finite(z, good, time=float(grid.times[step]), step=step, dt=sizes[step - first], what=what)
+    return not_finite(
+        state(carry),
+        state(good),
+        time=float(grid.times[step]),
+        step=step,
+        dt=sizes[step - first],
+        what=what,
+        fields=fields,
+    )
 
 
-def not_finite(z: Tensor, good: Tensor, *, time: float, step: int, dt: float, what: str) -> NumericalError:
+def not_finite(
+    z: Tensor, good: Tensor, *, time: float, step: int, dt: float, what: str, fields: Sequence[object] = ()
+) -> NumericalError:
     """The error for the step from ``good [..., d]`` at ``time`` to a state ``z`` that is not finite."""
     bad = (~torch.isfinite(z)).reshape(-1, z.shape[-1]).any(dim=1)
     series = int(bad.nonzero()[0])
@@ -100,9 +138,12 @@ def not_finite(z: Tensor, good: Tensor, *, time: float, step: int, dt: float, wh
         "series": series,
         "state": good.detach().clone(),
     }
+    named = suspect(fields)
+    if named is not None:
+        details |= {"parameter": named.name, "parameter_norm": named.norm}
     return NumericalError(
         f"the state becomes {found} in step {step}, from t = {time:.6g} (dt = {dt:.3g}), where its norm is {norm:.6g}; "
-        f"{int(bad.sum())} of {len(bad)} series are affected",
+        f"{int(bad.sum())} of {len(bad)} series are affected" + ("" if named is None else f"; {named.sentence}"),
         variable=what,
         dim="series",
         index=series,

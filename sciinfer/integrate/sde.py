@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,11 +10,17 @@ from torch import Tensor
 from ..errors import ConfigError, DataError, ShapeError
 from ..extend import registry
 from .brownian import BrownianPath
+from .dyadic import NoisePath
+from .gradients import solve
 from .grid import StepGrid, step_grid
-from .loop import run
-from .solver import DIAGONAL, Field, Solver, Trajectory
+from .jumps import Jumps
+from .noise import GridNoise
+from .probe import Probe
+from .problem import Problem
+from .solver import DIAGONAL, Field, OdeReport, Solver, Trajectory
+from .space_time import SpaceTimePath
 
-Noise = BrownianPath | int | torch.Generator
+Noise = NoisePath | int | torch.Generator
 
 
 def sdeint(
@@ -30,10 +36,17 @@ def sdeint(
     noise_type: str = DIAGONAL,
     keys: Tensor | None = None,
     check: bool = True,
+    gradient: str = "backprop",
+    checkpoint: int | None = None,
+    params: Sequence[Tensor] | None = None,
+    jumps: Jumps | None = None,
+    jump_size: Field | None = None,
+    error: bool = False,
+    probe: float | None = None,
 ) -> Trajectory:
-    """Integrate dz = f(t, z) dt + g(t, z) dW from ``times[0]`` and report the state at ``times``.
+    """Integrate dz = f(t, z) dt + g(t, z) dW (+ c(t, z) dJ) from ``times[0]`` and report the state at ``times``.
 
-    Differentiable by backpropagation through the steps, in everything that f, g and z0 depend on.
+    Differentiable in everything that f, g, c and z0 depend on.
 
     Args:
         drift: ``f(t, z) -> [..., d]``; t is a scalar tensor.
@@ -42,22 +55,35 @@ def sdeint(
         times: ``[T]`` strictly monotone, any unit; z0 is the state at the first.
         steps, dt: number of steps over all times, or their longest size; the grid meets every output time
             (:func:`sciinfer.integrate.step_grid`).
-        noise: a seed, a generator that a seed is drawn from, or a :class:`BrownianPath` with the batch dims of z0. A
-            seed makes a path whose cells suit the grid: the same path when the steps are halved. For one path on
-            unrelated grids, pass the path.
-        solver: ``"euler-maruyama"``, ``"milstein"`` (Ito), ``"heun"`` (Stratonovich), ``"torchsde:METHOD"``, or object.
+        noise: a seed, a generator that a seed is drawn from, or a :class:`BrownianPath` with the batch dims of z0 (a
+            :class:`SpaceTimePath` for the srk solvers). A seed makes a path whose cells suit the grid: the same path
+            when the steps are halved. For one path on unrelated grids, or for two solvers, pass the path.
+        solver: a registered name (``"euler-maruyama"``, ``"milstein"``, ``"srk"``, ``"heun"``, ``"reversible-heun"``,
+            ...; see docs/solvers.md), ``"torchsde:METHOD"``, or an object.
         noise_type: ``"diagonal"``, ``"additive"`` or ``"general"`` (ignored for a solver object).
         keys: int64 with the batch dims of z0, the identity of each path made from a seed (default 0, 1, 2, ...).
         check: stop with an error when a state is not finite.
+        gradient: ``"backprop"`` keeps every step; ``"checkpoint"`` keeps one in sqrt(steps) and does the others again;
+            ``"adjoint"`` walks the path back, in memory that does not grow with the steps; ``"reversible"`` does so to
+            rounding (solver reversible-heun).
+        checkpoint: steps of a piece for ``gradient="checkpoint"``.
+        params: for the two adjoints, the tensors that f, g, c depend on; found by themselves when they are leaves.
+        jumps: :class:`JumpPath` or :class:`StablePath` with the shape of z0; a jump comes at the end of its step.
+        jump_size: ``c(t, z)``, by which jumps are multiplied component by component (default 1).
+        error: also report the sum over the steps of E h, E the solver's own estimate of its error, to regularise with.
+        probe: a time; also report E of the step that holds it. Drawn at random, it regularises at the cost of one step.
 
     Returns:
-        ``z [T, ..., d]`` and the number of drift evaluations.
+        ``z [T, ..., d]``, the number of drift evaluations, and with ``error`` or ``probe`` a report that holds
+        ``error [...]`` and ``local_error [...]``.
 
     Raises:
-        NumericalError: a state is not finite: time, norm, first bad series; the last good state in ``details``.
+        NumericalError: a state is not finite: time, norm, first bad series, the parameter to look at; the last good
+            state in ``details``.
         ShapeError, TimeError, ConfigError: unusable arguments.
 
-    References: Kloeden, Platen (1992), Numerical solution of stochastic differential equations.
+    References: Kloeden, Platen (1992), Numerical solution of stochastic differential equations; Pal et al. (2021),
+    Opening the blackbox, and (2023), Locally regularized neural differential equations.
 
     Example:
         >>> import torch
@@ -69,20 +95,28 @@ def sdeint(
     check_state(z0)
     grid = step_grid(times, steps=steps, dt=dt)
     if isinstance(solver, str) and ":" in solver:
+        if gradient != "backprop" or checkpoint or jumps is not None or error or probe is not None:
+            raise ConfigError(f"{solver} takes no gradient, jumps, error or probe", fix="use a native solver")
         backend, _, method = solver.partition(":")
         adapter = registry().get("solvers", backend)
         return adapter(
             drift, diffusion, z0, grid, noise=noise, method=method, noise_type=noise_type, keys=keys, check=check
         )
-    scheme = native(solver, noise_type)
-    width = noise_width(drift, diffusion, grid.times[0].to(z0), z0, scheme.noise_type)
-    path = path_for(noise, grid, z0, width, keys)
+    probed = None if probe is None else Probe.at(grid, probe)
+    problem = prepare(drift, diffusion, z0, grid, noise, native(solver, noise_type), keys, jumps=jumps)
+    problem = problem._replace(jump_size=jump_size, error=error, check=check)
+    if probed is not None:
+        problem = probed.split(problem)
+    z, total = solve(problem, z0, gradient, checkpoint, params)
+    local = None if probed is None else probed.measure(problem, z)
+    report = _report(problem, z0, total, local) if error or probed is not None else None
+    return Trajectory(z if probed is None else probed.outputs(z), problem.evaluations, report)
 
-    def advance(t: Tensor, z: Tensor, size: float, dw: Tensor) -> Tensor:
-        return scheme.step(drift, diffusion, t, z, size, dw)
 
-    z = run(advance, z0, grid, blocks_of(path, grid, made=path is not noise), check=check)
-    return Trajectory(z, grid.steps * scheme.evaluations)
+def _report(problem: Problem, z0: Tensor, error: Tensor | None, local: Tensor | None) -> OdeReport:
+    shape, steps = z0.shape[:-1], problem.grid.steps
+    counts = [torch.full(shape, n, device=z0.device) for n in (problem.evaluations, steps, 0)]
+    return OdeReport(*counts, error=error, local_error=local)
 
 
 def native(solver: str | Solver, noise_type: str) -> Solver:
@@ -90,18 +124,48 @@ def native(solver: str | Solver, noise_type: str) -> Solver:
     if isinstance(solver, Solver):
         return solver
     found = registry().get("solvers", solver)
-    if not (isinstance(found, type) and issubclass(found, Solver)):
+    made = found(noise_type) if callable(found) and not solver.startswith("ode-") else None
+    if not isinstance(made, Solver):
         raise ConfigError(
-            f"solver {solver!r} is not for stochastic equations", fix="use euler-maruyama, milstein or heun"
+            f"solver {solver!r} is not for stochastic equations", fix="use euler-maruyama, milstein, srk or heun"
         )
-    return found(noise_type)
+    return made
 
 
-def path_for(noise: Noise, grid: StepGrid, z0: Tensor, width: int, keys: Tensor | None) -> BrownianPath:
+def prepare(
+    drift: Field,
+    diffusion: Field,
+    z0: Tensor,
+    grid: StepGrid,
+    noise: Noise,
+    scheme: Solver,
+    keys: Tensor | None,
+    *,
+    idle: int = 0,
+    jumps: Jumps | None = None,
+) -> Problem:
+    """The problem with its noise, after the checks; ``idle``: trailing components of the state without noise."""
+    if scheme.forward_only and len(grid.counts) and float(grid.times[-1]) < float(grid.times[0]):
+        raise ConfigError(
+            f"{type(scheme).__name__} does not integrate backward in time", fix="use heun, midpoint or euler-maruyama"
+        )
+    if jumps is not None and jumps.shape != z0.shape:
+        raise ShapeError(f"jumps have shape {tuple(jumps.shape)}, the state {tuple(z0.shape)}", variable="jumps")
+    width = noise_width(drift, diffusion, grid.times[0].to(z0), z0, scheme.noise_type)
+    path = path_for(noise, grid, z0, width - (idle if scheme.noise_type == DIAGONAL else 0), keys, area=scheme.area)
+    made = path is not noise
+    source = GridNoise(path, grid, grid.level if made else path.level_of(grid.times), scheme.area)
+    source = source._replace(idle=idle if scheme.noise_type == DIAGONAL else 0, jumps=jumps)
+    return Problem(scheme, drift, diffusion, grid, source, width)
+
+
+def path_for(
+    noise: Noise, grid: StepGrid, z0: Tensor, width: int, keys: Tensor | None, *, area: bool = False
+) -> NoisePath:
     """The path that ``noise`` stands for, checked against the batch of ``z0`` and the width of the noise."""
     if isinstance(noise, torch.Generator):
         noise = int(torch.randint(2**62, (), generator=noise, device=noise.device))
-    if isinstance(noise, BrownianPath):
+    if isinstance(noise, NoisePath):
         wanted = (*z0.shape[:-1], width)
         if tuple(noise.shape) != wanted:
             raise ShapeError(f"the path has shape {tuple(noise.shape)}, the state needs {wanted}", variable="noise")
@@ -109,16 +173,15 @@ def path_for(noise: Noise, grid: StepGrid, z0: Tensor, width: int, keys: Tensor 
             raise ConfigError(
                 f"the path is {noise.dtype}, the state {z0.dtype}", fix=f"make the path with dtype={z0.dtype}"
             )
+        if area and not noise.area:
+            raise ConfigError(
+                "this solver needs the space-time area of the noise", fix="pass a SpaceTimePath, or a seed"
+            )
         return noise
     if keys is not None and keys.shape != z0.shape[:-1]:
         raise ShapeError(f"keys have shape {tuple(keys.shape)}, the batch is {tuple(z0.shape[:-1])}", variable="keys")
-    batch = tuple(z0.shape[:-1])
-    return BrownianPath(noise, width, batch=batch, keys=keys, knots=grid.knots, dtype=z0.dtype, device=z0.device)
-
-
-def blocks_of(path: BrownianPath, grid: StepGrid, *, made: bool) -> Iterator[Tensor]:
-    """Blocks of increments over the grid; a path made for this grid has its steps in every cell."""
-    return path.uniform(grid.level) if made and grid.level is not None else path.increments(grid.times)
+    kind, batch = SpaceTimePath if area else BrownianPath, tuple(z0.shape[:-1])
+    return kind(noise, width, batch=batch, keys=keys, knots=grid.knots, dtype=z0.dtype, device=z0.device)
 
 
 @torch.no_grad()

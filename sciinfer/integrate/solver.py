@@ -75,6 +75,8 @@ class Solver(ABC):
     area: ClassVar[bool] = False
     #: drift evaluations before the first step
     starts: ClassVar[int] = 0
+    #: drift evaluations that :meth:`embedded` adds to a step
+    embeds: ClassVar[int] = 1
     #: whether time can only ascend
     forward_only: ClassVar[bool] = False
     #: noise types that the step is right for
@@ -118,10 +120,13 @@ class Solver(ABC):
         """``[..., d]``: the state in the carry."""
         return carry
 
-    def estimate(self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor) -> Tensor:
-        """``[...]``: E of one step from z, the root mean square over d of its distance to the Euler-Maruyama step."""
+    def embedded(
+        self, drift: Field, diffusion: Field, t: Tensor, carry: Carry, dt: float, dw: Tensor
+    ) -> tuple[Carry, Tensor]:
+        """:meth:`advance`, and E ``[...]``: its distance to the Euler-Maruyama step, root mean square over d."""
+        z, after = self.state(carry), self.advance(drift, diffusion, t, carry, dt, dw)
         low = z + drift(t, z) * dt + self.product(diffusion(t, z), dw[0] if self.area else dw)
-        return rms(self.step(drift, diffusion, t, z, dt, dw) - low)
+        return after, rms(self.state(after) - low)
 
     def product(self, g: Tensor, dw: Tensor) -> Tensor:
         """``[..., d]``: g dW in the layout of the noise type."""
