@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -62,6 +63,8 @@ class _Front:
     end: Tensor
     next: Tensor
     due: Tensor
+    tries: Tensor
+    cost: Tensor
 
     def keep(self, live: Tensor) -> None:
         """Only these."""
@@ -97,17 +100,18 @@ class Search:
     def run(self) -> Found:
         """All series to their ends, or to the error that stops them."""
         for count in range(self.control.max_steps + 1):
-            live = self.front.end > self.front.t
+            left = self.front.end - self.front.t
+            live = left > 0
             alive = int(live.sum())
             if not alive:
                 break
             if self.equation.compact and alive <= _CROWDED * len(live):
                 self._settle()
                 self.front.keep(live)
-                live = live[live]
+                left, live = left[live], live[live]
             if count == self.control.max_steps:
                 self._out_of_budget(live)
-            self._advance(live, alive == len(live))
+            self._advance(left, live, alive == len(live))
         self._settle()
         plan = pack(*self.steps, self.reached) if self.steps[0] else None
         if plan is None and self.record:
@@ -123,41 +127,46 @@ class Search:
         slope = field(start, z0)
         moving = end > start
         h = first_step(field, start, z0, slope, self._allowed(z0, z0), self.weights.order, end - start)
-        self.evaluations += 2 * moving
         bad = moving & ~(torch.isfinite(slope).all(1) & (h > 0))
         place = torch.searchsorted(self.times, start[:, None].contiguous(), right=True)
         due = self.later.gather(1, place)[:, 0]
-        front = _Front(rows, start, z0, slope, h, torch.ones_like(h) * 1e-4, end.clone(), place[:, 0], due)
+        front = _Front(
+            rows,
+            start,
+            z0,
+            slope,
+            h,
+            torch.full_like(h, 1e-4),
+            end.clone(),
+            place[:, 0],
+            due,
+            rows * 0,
+            ((2 * moving).to(h)).to(h),
+        )
         if bool(bad.any()):
             self.front = front
             self._stuck(bad, torch.zeros_like(h))
         return front
 
     def _allowed(self, z: Tensor, after: Tensor) -> Tensor:
-        return self.control.atol + self.control.rtol * torch.maximum(z.abs(), after.abs())
+        return torch.maximum(z.abs(), after.abs()).mul_(self.control.rtol).add_(self.control.atol)
 
-    def _advance(self, live: Tensor, everyone: bool) -> None:
+    def _advance(self, left: Tensor, live: Tensor, everyone: bool) -> None:
         now, weights = self.front, self.weights
-        left = now.end - now.t
         h = torch.minimum(now.h, left)
         allowed = self._allowed(now.z, now.z) if weights.gamma else None
         taken = stages(self.equation.at(now.rows), now.t, now.z, h, now.slope, weights, allowed)
-        wrong = combine(weights.error, taken.slopes) * h[:, None] / self._allowed(now.z, taken.state)
-        ratio = wrong.square().mean(1).sqrt()
+        ratio = _norm(combine(weights.error, taken.moves) / self._allowed(now.z, taken.state))
         good = ratio <= 1.0
         if taken.solved is not None:
             good, ratio = good & taken.solved, torch.where(taken.solved, ratio, torch.full_like(ratio, 1e9))
-        self._count(taken, live, everyone)
+        now.tries += live
+        now.cost += taken.cost * live
         self._resize(h, ratio, good, live)
         commit = good if everyone else good & live
         whole = bool(commit.all())
         arrived = torch.where(h >= left, now.end, now.t + h)
         self._commit(taken, h, arrived if whole else torch.where(commit, arrived, now.t), commit, whole)
-
-    def _count(self, taken: Stages, live: Tensor, everyone: bool) -> None:
-        cost = torch.as_tensor(taken.cost, device=live.device).to(torch.int64) * live
-        self.evaluations.index_add_(0, self.front.rows, cost)
-        self.tries.index_add_(0, self.front.rows, live.to(torch.int64))
 
     def _resize(self, h: Tensor, ratio: Tensor, good: Tensor, live: Tensor) -> None:
         """``h <- h clamp(0.9 ratio^(-1/p + 0.75 b) before^b)``, never longer after a refusal."""
@@ -189,13 +198,13 @@ class Search:
             state, arrived = self._look_for_event(taken, h, arrived, commit)
         hit = commit & (arrived >= now.due)
         if bool(hit.any()):
-            self._write(hit.nonzero()[:, 0], arrived, h, taken.slopes)
+            self._write(hit.nonzero()[:, 0], arrived, h, taken.moves)
         if whole:
-            now.t, now.z, now.slope = arrived, state, taken.slopes[-1]
+            now.t, now.z, now.slope = arrived, state, taken.slope
         else:
             now.t = arrived
             now.z = torch.where(commit[:, None], state, now.z)
-            now.slope = torch.where(commit[:, None], taken.slopes[-1], now.slope)
+            now.slope = torch.where(commit[:, None], taken.slope, now.slope)
         if self.control.event is not None:
             now.end = torch.where(torch.isfinite(self.event_time[now.rows]), now.t, end)
 
@@ -204,17 +213,17 @@ class Search:
         if self.control.event is None:
             return taken.state, arrived
         event = self.equation.event_at(self.control.event, now.rows)
-        theta = crossing(event, dense, now.t, now.z, h, taken.slopes)
+        theta = crossing(event, dense, now.t, now.z, h, taken.moves)
         theta = torch.where(commit, theta, torch.full_like(theta, torch.inf))
         some = torch.isfinite(theta)
         if not bool(some.any()):
             return taken.state, arrived
         part = theta.clamp(max=1.0)
         self.event_time[now.rows[some]] = (now.t + part * h)[some]
-        there = interpolate(dense, part, now.z, h, taken.slopes)
+        there = interpolate(dense, part, now.z, taken.moves)
         return torch.where(some[:, None], there, taken.state), torch.where(some, now.t + part * h, arrived)
 
-    def _write(self, picked: Tensor, arrived: Tensor, h: Tensor, slopes: Tensor) -> None:
+    def _write(self, picked: Tensor, arrived: Tensor, h: Tensor, moves: Tensor) -> None:
         """The outputs that lie in the step just taken by the series ``picked``."""
         now = self.front
         rows, first = now.rows[picked], now.next[picked]
@@ -225,12 +234,13 @@ class Search:
         column = inside + torch.repeat_interleave(first - (counts.cumsum(0) - counts), counts)
         at = now.rows[series]
         theta = fraction(self.times[at, column], now.t[series], h[series])
-        self.outputs[at, column] = interpolate(self.weights.dense, theta, now.z[series], h[series], slopes[:, series])
+        self.outputs[at, column] = interpolate(self.weights.dense, theta, now.z[series], moves[:, series])
         now.next[picked], now.due[picked] = upto, self.later[rows, upto]
 
     def _settle(self) -> None:
         now = self.front
-        self.reached[now.rows], self.last[now.rows] = now.t, now.z
+        self.reached[now.rows], self.last[now.rows], self.tries[now.rows] = now.t, now.z, now.tries
+        self.evaluations[now.rows] = now.cost.to(torch.int64)
         ended = torch.isfinite(self.event_time[now.rows])
         if bool(ended.any()):
             rows = now.rows[ended]
@@ -313,4 +323,4 @@ def first_step(
 
 
 def _norm(x: Tensor) -> Tensor:
-    return x.square().mean(1).sqrt()
+    return torch.linalg.vector_norm(x, dim=1) / math.sqrt(x.shape[1])

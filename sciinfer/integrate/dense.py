@@ -10,15 +10,15 @@ from torch import Tensor
 from .plan import StepPlan
 
 
-def interpolate(dense: Tensor, theta: Tensor, z: Tensor, h: Tensor, slopes: Tensor) -> Tensor:
-    """``z + h sum_i b_i(theta) k_i``: ``[N, d]``.
+def interpolate(dense: Tensor, theta: Tensor, z: Tensor, moves: Tensor) -> Tensor:
+    """``z + sum_i b_i(theta) h k_i``: ``[N, d]``.
 
     Args:
-        dense: ``[s, m]``. theta, h: ``[N]``. z: ``[N, d]``. slopes: ``[s, N, d]``.
+        dense: ``[s, m]``. theta: ``[N]``. z: ``[N, d]``. moves: h k_i, ``[s, N, d]``.
     """
     powers = theta[:, None] ** torch.arange(1, dense.shape[1] + 1, device=theta.device)
     b = powers @ dense.mT
-    return z + h[:, None] * (b.mT[..., None] * slopes).sum(0)
+    return z + (b.mT[..., None] * moves).sum(0)
 
 
 def fraction(times: Tensor, t: Tensor, h: Tensor) -> Tensor:
@@ -27,11 +27,11 @@ def fraction(times: Tensor, t: Tensor, h: Tensor) -> Tensor:
 
 
 class DenseOutput(NamedTuple):
-    """The whole solution: ``plan``, states ``z [S, K, d]`` and slopes ``[s, S, K, d]`` of all steps."""
+    """The whole solution: ``plan``, states ``z [S, K, d]`` and moves ``[s, S, K, d]`` of all steps."""
 
     plan: StepPlan
     z: Tensor
-    slopes: Tensor
+    moves: Tensor
     weights: Tensor
     sign: Tensor
     batch: torch.Size
@@ -45,7 +45,6 @@ class DenseOutput(NamedTuple):
         row = torch.arange(S, device=place.device)[:, None].expand_as(place).reshape(-1)
         step = place.reshape(-1)
         t, h = self.plan.t[row, step], self.plan.h[row, step]
-        found = interpolate(
-            self.weights, fraction(asked.reshape(-1), t, h), self.z[row, step], h, self.slopes[:, row, step]
-        )
+        theta = fraction(asked.reshape(-1), t, h)
+        found = interpolate(self.weights, theta, self.z[row, step], self.moves[:, row, step])
         return found.reshape(*self.batch, -1, self.z.shape[-1])

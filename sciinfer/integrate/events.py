@@ -18,14 +18,14 @@ Event = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
-def crossing(event: Event, dense: Tensor, t: Tensor, z: Tensor, h: Tensor, slopes: Tensor) -> Tensor:
+def crossing(event: Event, dense: Tensor, t: Tensor, z: Tensor, h: Tensor, moves: Tensor) -> Tensor:
     """``theta [A]`` in (0, 1], where ``event`` first changes its sign in each step, infinite where it does not.
 
     A step is looked at in four parts: two changes within one part are missed. A zero at the start is no change.
     """
 
     def value(theta: Tensor) -> Tensor:
-        return event(t + theta * h, interpolate(dense, theta, z, h, slopes))
+        return event(t + theta * h, interpolate(dense, theta, z, moves))
 
     low = torch.zeros_like(t)
     left, found = value(low), torch.full_like(t, torch.inf)

@@ -162,8 +162,8 @@ def _report(
     found, wishes, batch = parts.found, parts.wishes, parts.equation.batch
     sign, table = parts.equation.sign, parts.weights.dense
     dense = None
-    if wishes.dense and made is not None and plan is not None and made.states is not None and made.slopes is not None:
-        dense = DenseOutput(plan, made.states, made.slopes, table, sign, batch)
+    if wishes.dense and made is not None and plan is not None and made.states is not None and made.moves is not None:
+        dense = DenseOutput(plan, made.states, made.moves, table, sign, batch)
     asked = parts.control.event is not None
     return OdeReport(
         evaluations=found.evaluations.reshape(batch),

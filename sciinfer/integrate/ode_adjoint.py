@@ -114,13 +114,11 @@ def _quadrature(
         for i, share in enumerate(b):
             if not float(share):
                 continue
-            inner = state + h[:, None] * sum(
-                (w * s for w, s in zip(weights.a[i], taken.slopes, strict=False)), torch.zeros_like(state)
-            )
-            inner = inner + h[:, None] * (weights.gamma * taken.slopes[i]) if weights.gamma and i else inner
+            inner = state + sum((w * m for w, m in zip(weights.a[i], taken.moves, strict=False)), 0.0 * state)
+            inner = inner + weights.gamma * taken.moves[i] if i else inner
             _pull(task, t + weights.c[i] * h, inner, share * h, total, by_context)
         moved = (h > 0)[:, None]
-        state, slope = torch.where(moved, taken.state, state), torch.where(moved, taken.slopes[-1], slope)
+        state, slope = torch.where(moved, taken.state, state), torch.where(moved, taken.slope, slope)
 
 
 def _pull(task: _Task, t: Tensor, state: Tensor, share: Tensor, total: list[Tensor], by_context: Tensor) -> None:

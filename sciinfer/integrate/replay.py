@@ -17,13 +17,13 @@ from .tableau import Weights
 
 class Replayed(NamedTuple):
     """``outputs [S, T, d]``; ``error [S]`` sum of E h; ``local [S]`` E of the step that holds the probe; ``states
-    [S, K, d]`` and ``slopes [s, S, K, d]`` of all steps, where they were to be kept."""
+    [S, K, d]`` and ``moves [s, S, K, d]`` of all steps, where they were to be kept."""
 
     outputs: Tensor
     error: Tensor
     local: Tensor
     states: Tensor | None
-    slopes: Tensor | None
+    moves: Tensor | None
 
 
 class _Picks(NamedTuple):
@@ -71,7 +71,7 @@ def replay(
         probe: ``[S]``, a time of each series, for ``local``.
         segment: steps that are recomputed together in the backward pass (None: all are stored). Memory is least
             with the square root of their number.
-        keep: also return states and slopes of all steps.
+        keep: also return states and moves of all steps.
     """
     where = None if probe is None else plan.place(probe[:, None])[:, 0]
     walk = _Walk(equation, plan, weights, times, _Picks.of(plan, times), where, keep)
@@ -99,34 +99,32 @@ def default_segment(plan: StepPlan) -> int:
 
 
 def _walk(walk: _Walk, z: Tensor, slope: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
-    """Steps ``first .. last``: state, slope, outputs, error, local error, and all states and slopes if kept."""
-    outputs, states, slopes = [], [], []
+    """Steps ``first .. last``: state, slope, outputs, error, local error, and all states and moves if kept."""
+    outputs, states, moves = [], [], []
     error, local = torch.zeros_like(z[:, 0]), torch.zeros_like(z[:, 0])
     for k in range(first, last):
         rows = _under_way(walk, k)
         t, h = walk.plan.t[:, k], walk.plan.h[:, k]
         here = (t, h, z, slope) if rows is None else (t[rows], h[rows], z[rows], slope[rows])
         taken = stages(walk.equation.at(rows), here[0], here[2], here[1], here[3], walk.weights)
-        size = _size(combine(walk.weights.error, taken.slopes) * here[1][:, None])
-        full = (
-            taken.slopes
-            if rows is None
-            else slope.new_zeros(len(taken.slopes), *z.shape).index_copy(1, rows, taken.slopes)
-        )
-        size = size if rows is None else torch.zeros_like(error).index_copy(0, rows, size)
+        size = _size(combine(walk.weights.error, taken.moves))
+        full, new, after = taken.moves, taken.state, taken.slope
+        if rows is not None:
+            full = slope.new_zeros(len(full), *z.shape).index_copy(1, rows, full)
+            new, after = z.index_copy(0, rows, new), slope.index_copy(0, rows, after)
+            size = torch.zeros_like(error).index_copy(0, rows, size)
         error = error + size * h
         if walk.probe is not None:
             local = local + size * (walk.probe == k)
         outputs.append(_outputs(walk, k, z, full))
         if walk.keep:
             states.append(z)
-            slopes.append(full)
+            moves.append(full)
         moved = h > 0
-        new = taken.state if rows is None else z.index_copy(0, rows, taken.state)
         # a series that has arrived stays where it is, whatever its drift says there
         z = torch.where(moved[:, None], new, z)
-        slope = torch.where(moved[:, None], full[-1], slope)
-    kept = (torch.stack(states, 1), torch.stack(slopes, 2)) if walk.keep else ()
+        slope = torch.where(moved[:, None], after, slope)
+    kept = (torch.stack(states, 1), torch.stack(moves, 2)) if walk.keep else ()
     return z, slope, torch.cat(outputs), error, local, *kept
 
 
@@ -137,12 +135,12 @@ def _under_way(walk: _Walk, k: int) -> Tensor | None:
     return live.nonzero()[:, 0]
 
 
-def _outputs(walk: _Walk, k: int, z: Tensor, slopes: Tensor) -> Tensor:
+def _outputs(walk: _Walk, k: int, z: Tensor, moves: Tensor) -> Tensor:
     part = slice(walk.picks.bounds[k], walk.picks.bounds[k + 1])
     series, column = walk.picks.series[part], walk.picks.column[part]
     t, h = walk.plan.t[series, k], walk.plan.h[series, k]
     theta = fraction(walk.times[series, column], t, h)
-    return interpolate(walk.weights.dense, theta, z[series], h, slopes[:, series])
+    return interpolate(walk.weights.dense, theta, z[series], moves[:, series])
 
 
 def _size(error: Tensor) -> Tensor:
@@ -158,5 +156,5 @@ def _joined(walk: _Walk, z0: Tensor, parts: list[tuple[Tensor, ...]]) -> Replaye
     error = torch.stack([part[1] for part in parts]).sum(0)
     local = torch.stack([part[2] for part in parts]).sum(0)
     states = torch.cat([part[3] for part in parts], 1) if walk.keep else None
-    slopes = torch.cat([part[4] for part in parts], 2) if walk.keep else None
-    return Replayed(outputs.reshape(S, T, -1), error, local, states, slopes)
+    moves = torch.cat([part[4] for part in parts], 2) if walk.keep else None
+    return Replayed(outputs.reshape(S, T, -1), error, local, states, moves)

@@ -11,15 +11,16 @@ from .solver import Field
 from .tableau import Weights
 
 #: most Newton iterations of a stage, and the last correction allowed, in units of the tolerance
-_NEWTON, _SMALL = 10, 1e-3
+_NEWTON, _SMALL = 10, 1e-2
 
 
 class Stages(NamedTuple):
-    """``slopes [s, A, d]``, ``state [A, d]`` at the end, ``solved [A]`` (None: all), ``cost``: evaluations per series
-    (a Jacobian counts as d)."""
+    """``moves [s, A, d]``: h k_i; ``state`` and ``slope [A, d]`` at the end; ``solved [A]`` (None: all); ``cost``:
+    evaluations per series (a Jacobian counts as d)."""
 
-    slopes: Tensor
+    moves: Tensor
     state: Tensor
+    slope: Tensor
     solved: Tensor | None
     cost: Tensor | int
 
@@ -39,27 +40,36 @@ def stages(
     )
 
 
-def combine(row: Tensor, slopes: Tensor) -> Tensor:
-    """``sum_i row_i slopes_i``: ``[A, d]`` of ``[s, A, d]``."""
-    return (row @ slopes.reshape(len(slopes), -1)).view(slopes.shape[1:])
+def combine(row: Tensor, moves: Tensor) -> Tensor:
+    """``sum_i row_i moves_i``: ``[A, d]`` of ``[s, A, d]``."""
+    return (row @ moves.flatten(1)).view(moves.shape[1:])
 
 
 def _explicit(field: Field, t: Tensor, z: Tensor, h: Tensor, first: Tensor, weights: Weights) -> Stages:
-    size, count, state = h[:, None], len(weights.a), z
-    # without a graph the slopes share one buffer; with one, nothing may be overwritten
-    known = [first] if torch.is_grad_enabled() else None
-    buffer = first.new_empty(0 if known else count, *first.shape)
-    if known is None:
-        buffer[0] = first
-    for i, when in enumerate((t + weights.c[1:, None] * h).unbind(), start=1):
-        have = torch.stack(known) if known else buffer[:i]
-        state = torch.addcmul(z, combine(weights.a[i], have), size)
+    times = (t + weights.c[1:, None] * h).unbind()
+    if torch.is_grad_enabled():
+        return _with_graph(field, times, z, h[:, None], first, weights)
+    # without a graph the moves share one buffer: a stage costs the drift and three operations
+    size, flat, state, slope = h[:, None], z.reshape(-1), z, first
+    moves = z.new_empty(len(weights.a), *z.shape)
+    columns = moves.view(len(moves), -1).mT
+    torch.mul(first, size, out=moves[0])
+    for i, when in enumerate(times, start=1):
+        state = torch.addmv(flat, columns[:, :i], weights.a[i]).view(z.shape)
         slope = field(when, state)
-        if known:
-            known.append(slope)
-        else:
-            buffer[i] = slope
-    return Stages(torch.stack(known) if known else buffer, state, None, count - 1)
+        torch.mul(slope, size, out=moves[i])
+    return Stages(moves, state, slope, None, len(times))
+
+
+def _with_graph(
+    field: Field, times: tuple[Tensor, ...], z: Tensor, size: Tensor, first: Tensor, weights: Weights
+) -> Stages:
+    known, state, slope = [first * size], z, first
+    for row, when in zip(weights.a[1:], times, strict=True):
+        state = z + combine(row, torch.stack(known))
+        slope = field(when, state)
+        known.append(slope * size)
+    return Stages(torch.stack(known), state, slope, None, len(times))
 
 
 def _implicit(
@@ -73,7 +83,7 @@ def _implicit(
     size, known, state = h[:, None], [first], z
     solved, cost = torch.ones_like(h, dtype=torch.bool), torch.full_like(h, float(z.shape[-1]))
     for row, when in zip(weights.a[1:], (t + weights.c[1:, None] * h).unbind(), strict=True):
-        base = torch.addcmul(z, combine(row, torch.stack(known)), size)
+        base = z + size * combine(row, torch.stack(known))
         with torch.no_grad():
             slope, fine, count = _solve(field, when, base, size * weights.gamma, known[-1], factors, scale)
         if torch.is_grad_enabled():
@@ -81,7 +91,7 @@ def _implicit(
         solved, cost = solved & fine, cost + count
         state = base + size * weights.gamma * slope
         known.append(slope)
-    return Stages(torch.stack(known), state, solved, cost)
+    return Stages(torch.stack(known) * size, state, known[-1], solved, cost)
 
 
 def jacobian_of(field: Field, t: Tensor, z: Tensor) -> Tensor:
