@@ -12,7 +12,7 @@ from ..likelihoods import Gaussian
 from ..nets import LinearDecoder
 from ..processes import Bridge, LinearProcess, StationaryLinear, build_bridge
 from ..processes.bridge import grid_problem
-from ..statespace import log_likelihood, psd_root, whiten
+from ..statespace import compress_rows, log_jacobian, log_likelihood, psd_root, whiten
 from .base import Draws, Loss, Model
 from .grids import pad_for
 
@@ -78,10 +78,21 @@ class ExactPathModel(Model):
 
 
 def whitened_rows(decoder: LinearDecoder, likelihood: Gaussian, padded: Padded) -> tuple[Tensor, Tensor, Tensor]:
-    """Observation rows ``H [S, T, C, d]``, ``y [S, T, C]`` and the whitening's log-Jacobian ``[S, T]``."""
-    H = decoder.weight.expand(*padded.values.shape[:2], *decoder.weight.shape)
-    precision = likelihood.noise.square().reciprocal().expand_as(padded.values)
-    return whiten(H, padded.values - decoder.bias, precision, padded.mask)
+    """Observation rows ``H [S, T, m, d]``, ``y [S, T, m]``, and ``[S, T]`` what to add to their log-likelihood.
+
+    One row for each channel; fewer, with the same answer, where there are more channels than latent dimensions.
+    """
+    precision = likelihood.noise.square().reciprocal()
+    centred = padded.values - decoder.bias
+    short = compress_rows(
+        decoder.weight * precision.sqrt()[:, None],
+        torch.where(padded.mask, centred, torch.zeros_like(centred)) * precision.sqrt(),
+        padded.mask,
+    )
+    if short is None:
+        H = decoder.weight.expand(*padded.values.shape[:2], *decoder.weight.shape)
+        return whiten(H, centred, precision.expand_as(centred), padded.mask)
+    return short.H, short.y, short.constant + log_jacobian(precision, padded.mask)
 
 
 def sample_linear(process: LinearProcess, times: Tensor, draws: int, generator: torch.Generator) -> Tensor:

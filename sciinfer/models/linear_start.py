@@ -16,6 +16,7 @@ from ..nets.parameters import flatten, unflatten, value_and_slopes
 from ..processes import StationaryLinear
 from ..random import generator
 from .exact import ExactPathModel
+from .spectral_start import copy_start, spectral_start
 
 #: data used to find the start: enough to tell frequencies and dampings apart, cheap enough to try several
 _SERIES, _ROWS = 16, 200
@@ -32,14 +33,19 @@ def fit_linear_start(
     short: int = 12,
     long: int = 40,
 ) -> None:
-    """Set the parameters in place: ``starts`` short L-BFGS runs of the exact likelihood, then the best one longer."""
+    """Set the parameters in place: short L-BFGS runs of the exact likelihood, from the subspace start and from
+    ``starts`` random ones, then the best one longer."""
     model = ExactPathModel(process, decoder, likelihood)
     sample = _subset(batch)
     if sample.observed == 0:
         return
     best: tuple[float, dict[str, Tensor]] | None = None
-    for attempt in range(starts):
-        _randomise(model, seed, attempt)
+    spectral = spectral_start(batch.drop_empty(), process.dim)
+    for attempt in range(-1 if spectral is not None else 0, starts):
+        if attempt < 0 and spectral is not None:
+            copy_start(spectral, process, decoder, likelihood)
+        else:
+            _randomise(model, seed, attempt)
         value = _minimise(model, sample, short)
         if math.isfinite(value) and (best is None or value < best[0]):
             best = value, {name: p.detach().clone() for name, p in model.named_parameters()}

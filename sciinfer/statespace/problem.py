@@ -59,8 +59,12 @@ def whiten(H: Tensor, y: Tensor, precision: Tensor, mask: Tensor) -> tuple[Tenso
     # what is missing may be anything, NaN included: replaced before it can reach a value or a gradient
     safe = torch.where(mask, precision, torch.ones_like(precision))
     root = safe.sqrt() * mask
-    log_jacobian = (0.5 * (safe.log() - math.log(2 * math.pi)) * mask).sum(-1)
-    return H * root[..., None], torch.where(mask, y, torch.zeros_like(y)) * root, log_jacobian
+    return H * root[..., None], torch.where(mask, y, torch.zeros_like(y)) * root, log_jacobian(safe, mask)
+
+
+def log_jacobian(precision: Tensor, mask: Tensor) -> Tensor:
+    """``sum over observed rows of 1/2 log(precision / 2 pi)``, ``[...]``."""
+    return (0.5 * (precision.log() - math.log(2 * math.pi)) * mask).sum(-1)
 
 
 def symmetrise(P: Tensor) -> Tensor:
