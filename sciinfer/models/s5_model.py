@@ -74,9 +74,11 @@ class Reader(nn.Module):
 
 
 class Look(NamedTuple):
-    """One direction's view of ``Q`` queries: ``inner [S, Q, ...]`` for the readout, and what the anchor recalls."""
+    """One direction's view of ``Q`` queries: ``inner [S, Q, ...]`` for the readout, the states carried there ``[S, Q,
+    2 N]`` (part of it), and what the anchor recalls."""
 
     inner: Tensor
+    carried: Tensor
     recalled: Recalled
 
 
@@ -108,8 +110,10 @@ class S5Model(Model):
         self.anchor, self.density = Anchor(channels), density
         sides = 2 if both else 1
         self.readers = nn.ModuleList(Reader(channels, width, states, layers, generator=generator) for _ in range(sides))
-        self.look_in = linear(sides * (width + 2 * states + 2 + channels) + 2 * channels, width, generator=generator)
+        seen = sides * (width + 2 * states + 2 + channels)
+        self.look_in = linear(seen + 2 * channels, width, generator=generator)
         self.readout = MLP(width, 2 * channels, (2 * width,), generator=generator, zero=True)
+        self.straight = nn.Parameter(torch.zeros(2 * states * sides, channels, dtype=torch.float64))
         self.dropout, self.beta = dropout, beta
 
     # -- reading and asking --------------------------------------------------------------------------------------
@@ -139,6 +143,8 @@ class S5Model(Model):
             keep = torch.rand(hidden.shape, generator=drop, dtype=hidden.dtype, device=hidden.device) >= self.dropout
             hidden = hidden * keep / (1 - self.dropout)
         shift, stretch = self.readout(hidden).chunk(2, dim=-1)
+        carried = torch.cat([look.carried for look in looks], dim=-1)
+        shift = shift + carried @ self.straight[: carried.shape[-1]]
         return mean + scale * shift, self.density.floor + scale * (2 * torch.tanh(0.5 * stretch)).exp()
 
     def _look(self, number: int, side: Side, row: Tensor, time: Tensor) -> Look:
@@ -150,7 +156,7 @@ class S5Model(Model):
         recalled = self.anchor.recall(side.memory, at, has, gap, time)
         state = torch.view_as_real(carried).flatten(-2) * live
         inner = [take(side.context, at) * live, state, gap[..., None].log1p(), live, recalled.fresh]
-        return Look(torch.cat(inner, dim=-1), recalled)
+        return Look(torch.cat(inner, dim=-1), state, recalled)
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from ..labelled.series import Padded
 from ..statespace.recurrence import linear_recurrence
 from .encoder import Encoder, row_features
 from .mlp import linear
+from .s4 import convolve_states
 
 #: real states of one block of the starting matrix; a block has half as many complex ones
 BLOCK = 8
@@ -101,14 +102,20 @@ class S5Layer(nn.Module):
         value, control = self.mix(nn.functional.gelu(v)).chunk(2, dim=-1)
         return h + value * control.sigmoid()
 
-    def forward(self, h: Tensor, step: Tensor, rows: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, h: Tensor, step: Tensor, rows: Tensor, start: Tensor | None = None, regular: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Outputs ``[S, T, W]`` and states ``[S, T, N]``.
 
         Args:
             h: ``[S, T, W]``. step: ``[S, T]`` time since the row before. rows: ``[S, T, 1]``, zero = no row.
             start: ``[S, N]`` states before the first row, None = zero.
+            regular: the one step of all series, if they have one: then by convolution, from zero states.
         """
         u, b = self.drive(h, rows)
+        if regular is not None and start is None:
+            x = convolve_states(self.rate, regular, b)
+            return self.emit(h, u, x), x
         gate = self.gate(step)
         if start is not None:
             b = torch.cat([b[:, :1] + (gate[:, 0] * start)[:, None], b[:, 1:]], dim=1)
@@ -128,12 +135,17 @@ class S5Stack(nn.Module):
         self.layers = nn.ModuleList(S5Layer(width, states, generator=generator) for _ in range(layers))
 
     def forward(
-        self, h: Tensor, step: Tensor, rows: Tensor, start: tuple[Tensor, ...] | None = None
+        self,
+        h: Tensor,
+        step: Tensor,
+        rows: Tensor,
+        start: tuple[Tensor, ...] | None = None,
+        regular: Tensor | None = None,
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Outputs ``[S, T, W]`` and each layer's states; ``start`` goes on from the last states of an earlier part."""
         states = []
         for index, layer in enumerate(self.layers):
-            h, x = layer(h, step, rows, None if start is None else start[index])
+            h, x = layer(h, step, rows, None if start is None else start[index], regular)
             h = h * rows
             states.append(x)
         return h, tuple(states)
