@@ -4,6 +4,7 @@ from .family import Family, frozen_log_prob
 from .fit import VariationalFit, fit_variational
 from .flows import Flow
 from .gaussian import FullRank, LowRank, MeanField
+from .last_layer import BayesianLastLayer
 from .objectives import OBJECTIVES, dreg, elbo, forward_kl, iwae, log_chi2
 from .pathfinder import PathfinderFit, pathfinder
 from .psis import Smoothed, fit_generalised_pareto, psis
@@ -11,6 +12,7 @@ from .target import LogDensity, one_at_a_time
 from .transforms import Blocks, Interval, Positive, Real, Simplex, Transform
 
 __all__ = [
+    "BayesianLastLayer",
     "Blocks",
     "Family",
     "Flow",
