@@ -21,8 +21,10 @@ import xarray as xr
 
 from sciinfer import api
 from sciinfer.diagnostics import evaluate, split_scores
+from sciinfer.extend import registry
 from sciinfer.fitted import Fitted
 from sciinfer.labelled.ingest import encode
+from sciinfer.labelled.series import Padded
 from sciinfer.labelled.times import query_times
 from sciinfer.models.base import Model
 from sciinfer.scoring import baseline_forecasts, forecast_of, split_at
@@ -63,6 +65,14 @@ class Contender:
         return api.fit(train, self.model, seed=self.seed, options=self.options, training=training, progress="silent")
 
 
+class Seen(NamedTuple):
+    """What was scored on a split: the last contender, the truth, and ``forecasts`` by name, all in model units."""
+
+    fitted: Fitted
+    truth: Padded
+    forecasts: dict[str, Any]
+
+
 class Measured(NamedTuple):
     """``scores``: see ``split_scores``; ``seconds [contender][split]`` of fit and answer; ``tables``: one per split."""
 
@@ -79,6 +89,7 @@ def measure(
     unit: Any = None,
     step: float | None = None,
     draws: int = 200,
+    inspect: Callable[[Seen], None] = lambda seen: None,
 ) -> Measured:
     """Fit every contender on every split and score all forecasters on the same entries.
 
@@ -89,17 +100,24 @@ def measure(
             part, which differ from split to split.
         step: of the grid of PCA + VAR, caller's units, for data without a step of their own.
         draws: for models without closed-form moments.
+        inspect: called with what was scored on each split, for figures of a benchmark's own.
     """
     tables, seconds = [], {contender.name: [] for contender in contenders}
     for index, split in enumerate(splits):
-        tables.append(_table(split, contenders, after, step, draws, seconds))
+        tables.append(_table(split, contenders, after, step, draws, seconds, inspect))
         _say(f"split {index}", tables[-1], seconds)
         gc.collect()
     return Measured(split_scores(tables, unit=unit), seconds, tables)
 
 
 def _table(
-    split: Split, contenders: Sequence[Contender], after: Any, step: float | None, draws: int, seconds: dict
+    split: Split,
+    contenders: Sequence[Contender],
+    after: Any,
+    step: float | None,
+    draws: int,
+    seconds: dict[str, list[float]],
+    inspect: Callable[[Seen], None],
 ) -> xr.Dataset:
     forecasts: dict[str, Any] = {}
     shared: Any = None
@@ -117,6 +135,7 @@ def _table(
     spacing = None if step is None else fitted.schema.time.duration(step)
     known = fitted._conditioning().batch
     baselines = baseline_forecasts(known, given.batch, padded.time, cutoff=cutoff, step=spacing)
+    inspect(Seen(fitted, padded, forecasts | baselines))
     return evaluate(
         padded.values,
         padded.mask,
@@ -223,6 +242,14 @@ def _say(title: str, table: xr.Dataset, seconds: Mapping[str, Sequence[float]]) 
     for name, r, c, p in zip(table["forecaster"].values, rmse, crps, inside, strict=True):
         spent = f", {seconds[str(name)][-1]:.0f} s" if str(name) in seconds else ""
         print(f"{title}: {name}: mse {r**2:.4g}, crps {c:.4g}, coverage {p:.3f}{spent}", file=sys.stderr, flush=True)
+
+
+def simulated(name: str, size: int, *, seed: int, **options: Any) -> Split:
+    """A data set of its own: ``size`` series to train on, half as many to choose with, as many to score."""
+    from sciinfer.datasets import split_series  # pyright: ignore[reportMissingImports] - lives beside the package
+
+    ds = registry().get("simulators", name)(seed=seed, n_series=2 * size + size // 2, **options)
+    return Split(*split_series(ds, (0.4, 0.2, 0.4), seed=seed))
 
 
 def single_thread() -> None:
