@@ -35,17 +35,14 @@ _ITERATIONS = 60
 
 def by_adjoint(problem: Problem, z0: Tensor, params: Sequence[Tensor] | None) -> Tensor:
     """``[T, ..., d]``: the states at the output times, with a gradient of constant memory."""
-    probe, ends = z0.detach(), problem.grid.times[[0, -1]].to(z0.device, z0.dtype)
-    fields = [problem.drift, problem.diffusion] + ([] if problem.jump_size is None else [problem.jump_size])
-    found = dependencies(lambda: [field(t, probe) for field in fields for t in ends.unbind()], params)
+    found = dependencies(lambda: problem.trial(z0.detach()), params)
     return _Adjoint.apply(problem, z0, *found)
 
 
 class _Adjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, problem: Problem, z0: Tensor, *params: Tensor) -> Tensor:
-        with torch.no_grad():
-            carries = problem.walk(z0.detach())
+        carries = problem.walk(z0.detach())
         z = stacked(problem, carries)
         # reversible Heun is undone from both of its solutions
         second = torch.stack([carry[1] for carry in carries]) if isinstance(problem.scheme, ReversibleHeun) else z
@@ -55,7 +52,7 @@ class _Adjoint(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         z, second, *params = ctx.saved_tensors
         walk = _reversed if isinstance(ctx.problem.scheme, ReversibleHeun) else _inverted
         slope, slopes = walk(ctx.problem, z, second, grads[0], params)
@@ -90,7 +87,7 @@ def _inverted(
             after = advance(t, before, dt, noise)
         found = torch.autograd.grad(after, (before, *params), a, allow_unused=True)
         a, current = torch.zeros_like(a) if found[0] is None else found[0], before.detach()
-        _collect(slopes, found[1:])
+        collect(slopes, found[1:])
     return a + grad[0], slopes
 
 
@@ -157,7 +154,7 @@ class _Fields:
             return torch.zeros_like(self.y)
         values, given = zip(*pairs, strict=True)
         found = torch.autograd.grad(values, (self.y, *params), given, allow_unused=True)
-        _collect(slopes, found[1:])
+        collect(slopes, found[1:])
         return torch.zeros_like(self.y) if found[0] is None else found[0]
 
     def back(self, t: Tensor, dt: float, dw: Tensor) -> _Fields:
@@ -169,7 +166,8 @@ class _Fields:
         return before
 
 
-def _collect(slopes: list[Tensor], found: Sequence[Tensor | None]) -> None:
+def collect(slopes: list[Tensor], found: Sequence[Tensor | None]) -> None:
+    """Add gradients to running sums; None is zero."""
     for slope, more in zip(slopes, found, strict=True):
         if more is not None:
             slope.add_(more)

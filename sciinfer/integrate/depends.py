@@ -38,7 +38,7 @@ def dependencies(evaluate: Callable[[], Iterable[Tensor]], params: Sequence[Tens
             f"drift or diffusion depends on a tensor that was computed before ({earlier[0]}), so that its gradient "
             "would be lost",
             variable="params",
-            fix="name every such tensor in params=[...], or use gradient='checkpoint'",
+            fix="name every such tensor in params=[...], or use gradient='backprop'",
         )
     known = {id(p) for p in named}
     if params is not None and any(id(leaf) not in known for leaf in leaves):

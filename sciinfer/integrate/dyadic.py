@@ -94,6 +94,11 @@ class NoisePath(ABC):
         flat = self._flat_positions(times)
         return self._uniform_level(flat) if len(flat) > 1 else None
 
+    @property
+    def block(self) -> int:
+        """Steps whose noise is made at once."""
+        return self._steps_per_block()
+
     def _steps_per_block(self) -> int:
         # a power of two; at least 8, so that each recursion of _refined climbs two levels or more
         fit = max(8, min(_LONGEST, _BLOCK // max(1, len(self._codes))))

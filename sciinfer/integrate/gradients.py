@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint as recompute
 
 from ..errors import ConfigError
 from .adjoint import by_adjoint
-from .loop import diverged, steps
+from .checkpoints import by_checkpoints
 from .problem import Problem, stacked
 from .reversible_heun import ReversibleHeun
-from .solver import Carry
 
 GRADIENTS = ("backprop", "checkpoint", "adjoint", "reversible")
 
@@ -31,9 +29,8 @@ def solve(
     if gradient in ("adjoint", "reversible") and torch.is_grad_enabled():
         return by_adjoint(problem, z0, params), None
     if gradient == "checkpoint" and torch.is_grad_enabled():
-        carries = checkpointed(problem, z0, every or max(1, math.isqrt(problem.grid.steps)))
-    else:
-        carries = problem.walk(z0)
+        return by_checkpoints(problem, z0, every or max(1, math.isqrt(problem.grid.steps)), params)
+    carries = problem.walk(z0)
     return stacked(problem, carries), carries[-1][1] if problem.error else None
 
 
@@ -44,7 +41,7 @@ def check_gradient(problem: Problem, gradient: str, every: int | None, params: S
         raise ConfigError(f"unknown gradient {gradient!r}", fix=f"one of {', '.join(GRADIENTS)}")
     if every is not None and (gradient != "checkpoint" or every < 1):
         raise ConfigError(f"checkpoint={every} does not go with gradient={gradient!r}", fix="use gradient='checkpoint'")
-    if params is not None and not adjoint:
+    if params is not None and gradient == "backprop":
         raise ConfigError(f"params is not needed for gradient={gradient!r}", fix="leave it out")
     if gradient == "reversible" and not isinstance(scheme, ReversibleHeun):
         raise ConfigError(
@@ -57,34 +54,3 @@ def check_gradient(problem: Problem, gradient: str, every: int | None, params: S
             f"the summed error has no gradient={gradient!r}",
             fix="use gradient='checkpoint', or probe=TIME",
         )
-
-
-def checkpointed(problem: Problem, z0: Tensor, every: int) -> list[Carry]:
-    """Walk in pieces of ``every`` steps whose insides are forgotten, and done again when gradients come back."""
-    grid, advance = problem.grid, problem.advance()
-    times, sizes, keep = grid.times[:-1].to(z0.device, z0.dtype), grid.sizes(), grid.keep()
-
-    def piece(carry: Carry, first: int, stop: int) -> tuple[Carry, list[Carry]]:
-        noise = problem.noise.window(first, stop)
-        return steps(advance, carry, times[first:stop], sizes[first:stop], noise, keep[first:stop])
-
-    carry = problem.begin(z0)
-    kept = [carry]
-    for first in range(0, grid.steps, every):
-        stop = min(first + every, grid.steps)
-        # preserve_rng_state: the noise has no state to preserve
-        after, ends = recompute(piece, carry, first, stop, use_reentrant=False, preserve_rng_state=False)
-        if problem.check and not bool(torch.isfinite(problem.state(after).detach()).all()):
-            raise diverged(
-                advance,
-                carry,
-                problem.state,
-                grid,
-                problem.noise.window(first, stop),
-                first,
-                problem.what,
-                problem.fields,
-            )
-        carry = after
-        kept += ends
-    return kept

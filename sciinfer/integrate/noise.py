@@ -15,16 +15,26 @@ from .jumps import Jumps
 from .space_time import SpaceTimePath
 
 
+class Run(NamedTuple):
+    """Steps ``first..stop - 1`` that cut each of the cells from ``cell`` on into ``2^level`` equal parts."""
+
+    first: int
+    stop: int
+    cell: int
+    level: int
+
+
 class GridNoise(NamedTuple):
     """A path on a grid: blocks ``[n, ..., m]``, or ``[n, 2, ..., m]`` where the solver needs the area.
 
-    ``level``: the grid has ``2^level`` steps in every cell of the path, None where it has not. ``idle``: components
-    without noise that follow those of the path. ``jumps``: increments that follow in the last dim.
+    ``runs``: how the grid cuts the cells of the path, None where it does so in no regular way (and single times are
+    looked up). ``idle``: components without noise that follow those of the path. ``jumps``: increments that follow in
+    the last dim.
     """
 
     path: NoisePath
     grid: StepGrid
-    level: int | None
+    runs: tuple[Run, ...] | None
     area: bool
     idle: int = 0
     jumps: Jumps | None = None
@@ -38,20 +48,34 @@ class GridNoise(NamedTuple):
             first = stop
 
     def window(self, first: int, stop: int) -> Tensor:
-        """The steps ``first..stop - 1``, with the bits that :meth:`blocks` gives them (to rounding off the uniform)."""
-        path, times = self.path, self.grid.times[first : stop + 1]
-        pairs = self._pairs()
-        if self.level is not None:
-            block = (path.window if pairs is None else pairs.window_pairs)(self.level, first, stop)
+        """The steps ``first..stop - 1``, with the bits that :meth:`blocks` gives them (to rounding without runs)."""
+        if self.runs is None:
+            pairs, times = self._pairs(), self.grid.times[first : stop + 1]
+            found = list(self.path.increments(times) if pairs is None else pairs.pairs(times))
         else:
-            block = torch.cat(list(path.increments(times) if pairs is None else pairs.pairs(times)))
-        return self._filled(block, first, stop)
+            found = [
+                self._part(run, max(first, run.first), min(stop, run.stop))
+                for run in self.runs
+                if run.first < stop and first < run.stop
+            ]
+        return self._filled(found[0] if len(found) == 1 else torch.cat(found), first, stop)
+
+    def _part(self, run: Run, first: int, stop: int) -> Tensor:
+        pairs, offset = self._pairs(), (run.cell << run.level) - run.first
+        take = self.path.window if pairs is None else pairs.window_pairs
+        return take(run.level, first + offset, stop + offset)
 
     def _blocks(self) -> Iterator[Tensor]:
-        path, times, pairs = self.path, self.grid.times, self._pairs()
-        if self.level is not None:
-            return path.uniform(self.level) if pairs is None else pairs.uniform_pairs(self.level)
-        return path.increments(times) if pairs is None else pairs.pairs(times)
+        path, pairs, runs = self.path, self._pairs(), self.runs
+        if runs is None:
+            yield from path.increments(self.grid.times) if pairs is None else pairs.pairs(self.grid.times)
+        elif len(runs) == 1:
+            yield from path.uniform(runs[0].level) if pairs is None else pairs.uniform_pairs(runs[0].level)
+        else:
+            size = path.block
+            for run in runs:
+                for first in range(run.first, run.stop, size):
+                    yield self._part(run, first, min(first + size, run.stop))
 
     def _pairs(self) -> SpaceTimePath | None:
         return self.path if self.area and isinstance(self.path, SpaceTimePath) else None
@@ -65,3 +89,23 @@ class GridNoise(NamedTuple):
         if self.area:
             leaps = torch.stack([leaps, torch.zeros_like(leaps)], dim=1)
         return torch.cat([block, leaps], dim=-1)
+
+
+def runs_of(grid: StepGrid, path: NoisePath, *, made: bool) -> tuple[Run, ...] | None:
+    """How the grid cuts the cells of a path, which was ``made`` for it or given."""
+    level = grid.level if made else path.level_of(grid.times)
+    if level is not None:
+        return (Run(0, grid.steps, 0, level),)
+    if not made or grid.steps == 0 or float(grid.times[0]) > float(grid.times[-1]):
+        return None
+    # the cells are the intervals between outputs, each cut into a power of two
+    runs: list[Run] = []
+    first = 0
+    for cell, count in enumerate(grid.counts):
+        here = count.bit_length() - 1
+        if runs and runs[-1].level == here:
+            runs[-1] = runs[-1]._replace(stop=first + count)
+        else:
+            runs.append(Run(first, first + count, cell, here))
+        first += count
+    return tuple(runs)

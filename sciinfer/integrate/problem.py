@@ -67,6 +67,12 @@ class Problem(NamedTuple):
             fields=self.fields,
         )[0]
 
+    def trial(self, z: Tensor) -> list[Tensor]:
+        """What the fields return at the first and the last time."""
+        ends = self.grid.times[[0, -1]].to(z.device, z.dtype).unbind()
+        fields = [self.drift, self.diffusion] + ([] if self.jump_size is None else [self.jump_size])
+        return [field(t, z) for field in fields for t in ends]
+
     @property
     def fields(self) -> tuple[object, ...]:
         """The functions whose parameters an error may name."""

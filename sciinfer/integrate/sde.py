@@ -14,7 +14,7 @@ from .dyadic import NoisePath
 from .gradients import solve
 from .grid import StepGrid, step_grid
 from .jumps import Jumps
-from .noise import GridNoise
+from .noise import GridNoise, runs_of
 from .probe import Probe
 from .problem import Problem
 from .solver import DIAGONAL, Field, OdeReport, Solver, Trajectory
@@ -67,7 +67,7 @@ def sdeint(
             ``"adjoint"`` walks the path back, in memory that does not grow with the steps; ``"reversible"`` does so to
             rounding (solver reversible-heun).
         checkpoint: steps of a piece for ``gradient="checkpoint"``.
-        params: for the two adjoints, the tensors that f, g, c depend on; found by themselves when they are leaves.
+        params: except for backprop, the tensors that f, g, c depend on; leaves are found without being named.
         jumps: :class:`JumpPath` or :class:`StablePath` with the shape of z0; a jump comes at the end of its step.
         jump_size: ``c(t, z)``, by which jumps are multiplied component by component (default 1).
         error: also report the sum over the steps of E h, E the solver's own estimate of its error, to regularise with.
@@ -154,7 +154,7 @@ def prepare(
     width = noise_width(drift, diffusion, grid.times[0].to(z0), z0, scheme.noise_type)
     path = path_for(noise, grid, z0, width - (idle if scheme.noise_type == DIAGONAL else 0), keys, area=scheme.area)
     made = path is not noise
-    source = GridNoise(path, grid, grid.level if made else path.level_of(grid.times), scheme.area)
+    source = GridNoise(path, grid, runs_of(grid, path, made=made), scheme.area)
     source = source._replace(idle=idle if scheme.noise_type == DIAGONAL else 0, jumps=jumps)
     return Problem(scheme, drift, diffusion, grid, source, width)
 
