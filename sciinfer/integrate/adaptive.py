@@ -130,19 +130,8 @@ class Search:
         bad = moving & ~(torch.isfinite(slope).all(1) & (h > 0))
         place = torch.searchsorted(self.times, start[:, None].contiguous(), right=True)
         due = self.later.gather(1, place)[:, 0]
-        front = _Front(
-            rows,
-            start,
-            z0,
-            slope,
-            h,
-            torch.full_like(h, 1e-4),
-            end.clone(),
-            place[:, 0],
-            due,
-            rows * 0,
-            ((2 * moving).to(h)).to(h),
-        )
+        before, cost = torch.full_like(h, 1e-4), (2 * moving).to(h)
+        front = _Front(rows, start, z0, slope, h, before, end.clone(), place[:, 0], due, rows * 0, cost)
         if bool(bad.any()):
             self.front = front
             self._stuck(bad, torch.zeros_like(h))

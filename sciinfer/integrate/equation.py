@@ -35,8 +35,8 @@ class Equation(NamedTuple):
     def at(self, rows: Tensor | None = None) -> Field:
         """``f(t [A], z [A, d])`` of the rows (all: None)."""
         call, sign = self._call(self.drift, rows)
-        if self.forward:
-            return lambda t, z: call(t, z).reshape(z.shape)
+        if self.forward and (self.compact or len(self.batch) == 1):
+            return call
         return lambda t, z: call(t, z).reshape(z.shape) * sign[:, None]
 
     def event_at(self, event: Callable[..., Tensor], rows: Tensor | None = None) -> Field:

@@ -44,17 +44,42 @@ def adaptive_odeint(
     flat = z0.reshape(-1, z0.shape[-1])
     given, sign = directed(times, batch, flat)
     equation = Equation.of(drift, batch, sign, wishes.context, wishes.compact)
-    slope = equation.at()(given[:, 0].detach(), flat)
-    if slope.shape != flat.shape:
-        raise ShapeError(f"drift returns shape {tuple(slope.shape)} for a state of {tuple(z0.shape)}", variable="drift")
+    known = _known(drift, wishes)
+    slope = _first_slope(equation, given[:, 0].detach(), flat.detach())
     weights = Weights.of(solver.table, flat)
     graph = torch.is_grad_enabled() and (slope.requires_grad or flat.requires_grad or given.requires_grad)
+    if graph and wishes.gradient != "backprop" and slope.requires_grad and not known:
+        raise ConfigError(
+            "the drift depends on something that wants a gradient, and it is not known on what",
+            variable="parameters",
+            fix="make the drift a torch.nn.Module, or pass parameters=[...], or context",
+        )
     adjoint = graph and wishes.gradient == "adjoint"
     again = wishes.dense or wishes.error or wishes.probe is not None or (graph and not adjoint)
     with torch.no_grad():
         found = Search(equation, flat.detach(), given.detach(), weights, control, again).run()
-    parts = _Parts(equation, flat, given, weights, control, wishes, found)
-    return _adjoint(parts, drift) if adjoint else _replayed(parts) if again else _plain(parts)
+    parts = _Parts(equation, flat, given, weights, control, wishes, found, known)
+    return _adjoint(parts) if adjoint else _replayed(parts) if again else _plain(parts)
+
+
+def _known(drift: Callable[..., Tensor], wishes: Wishes) -> tuple[Tensor, ...]:
+    """What the drift is known to depend on, of what wants a gradient."""
+    own = tuple(drift.parameters()) if isinstance(drift, torch.nn.Module) else ()
+    context = () if wishes.context is None else (wishes.context,)
+    return tuple(p for p in (*own, *wishes.parameters, *context) if p.requires_grad)
+
+
+def _first_slope(equation: Equation, t: Tensor, z: Tensor) -> Tensor:
+    try:
+        slope = equation.at()(t, z)
+    except RuntimeError as err:
+        # a wrong number of values cannot be put into the shape of the batch; other errors are the drift's own
+        if "is invalid for input of size" not in str(err):
+            raise
+        raise ShapeError("the drift does not return the shape of the state", variable="drift") from err
+    if slope.shape != z.shape:
+        raise ShapeError(f"drift returns shape {tuple(slope.shape)} for a state of {tuple(z.shape)}", variable="drift")
+    return slope
 
 
 def directed(times: Tensor, batch: torch.Size, flat: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +116,7 @@ class _Parts(NamedTuple):
     control: Control
     wishes: Wishes
     found: Found
+    known: tuple[Tensor, ...]
 
 
 def _plain(parts: _Parts) -> Trajectory:
@@ -105,7 +131,17 @@ def _replayed(parts: _Parts) -> Trajectory:
     if parts.control.event is not None:
         when = torch.cat([when, torch.minimum(found.event_time, found.reached)[:, None]], 1)
     segment = default_segment(plan) if wishes.gradient == "checkpoint" else None
-    made = replay(equation, parts.z0, plan, when, parts.weights, probe=probe, segment=segment, keep=wishes.dense)
+    made = replay(
+        equation,
+        parts.z0,
+        plan,
+        when,
+        parts.weights,
+        probe=probe,
+        segment=segment,
+        keep=wishes.dense,
+        known=parts.known,
+    )
     outputs, event = made.outputs, (found.event_time, found.last)
     if parts.control.event is not None:
         outputs, event = _with_event(parts, outputs)
@@ -131,13 +167,10 @@ def _with_event(parts: _Parts, outputs: Tensor) -> tuple[Tensor, tuple[Tensor, T
     return torch.where(after[..., None], state[:, None], outputs), (when, state)
 
 
-def _adjoint(parts: _Parts, drift: Callable[..., Tensor]) -> Trajectory:
-    found, wishes = parts.found, parts.wishes
-    own = tuple(drift.parameters()) if isinstance(drift, torch.nn.Module) else ()
-    parameters = (*own, *wishes.parameters)
-    outputs = adjoint_solution(
-        parts.equation, parts.z0, parts.times.detach(), parts.weights, parts.control, parameters, found.outputs
-    )
+def _adjoint(parts: _Parts) -> Trajectory:
+    found, times = parts.found, parts.times.detach()
+    own = [p for p in parts.known if p is not parts.wishes.context]
+    outputs = adjoint_solution(parts.equation, parts.z0, times, parts.weights, parts.control, own, found.outputs)
     return _trajectory(parts, outputs, _report(parts, event=(found.event_time, found.last)))
 
 

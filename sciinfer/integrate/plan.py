@@ -22,8 +22,9 @@ class StepPlan(NamedTuple):
 
     def place(self, times: Tensor) -> Tensor:
         """The step that holds each of ``times [S, T]``, ``[S, T]``."""
-        ends = self.t + self.h
-        ends[torch.arange(len(ends)), (self.number - 1).clamp(min=0)] = torch.inf
+        steps = torch.arange(self.t.shape[1], device=self.t.device)
+        # the last step takes all that lies behind it, and none is left for those without length
+        ends = torch.where(steps >= (self.number - 1)[:, None], torch.inf, self.t + self.h)
         return torch.searchsorted(ends.contiguous(), times.detach().contiguous())
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .dense import fraction, interpolate
 from .equation import Equation
@@ -64,6 +66,7 @@ def replay(
     probe: Tensor | None = None,
     segment: int | None = None,
     keep: bool = False,
+    known: Sequence[Tensor] = (),
 ) -> Replayed:
     """The solution at ``times [S, T]`` (inside the plan) from ``z0 [S, d]``; differentiable, also in ``times``.
 
@@ -72,6 +75,7 @@ def replay(
         segment: steps that are recomputed together in the backward pass (None: all are stored). Memory is least
             with the square root of their number.
         keep: also return states and moves of all steps.
+        known: what the drift depends on (only for segments; otherwise the graph knows).
     """
     where = None if probe is None else plan.place(probe[:, None])[:, 0]
     walk = _Walk(equation, plan, weights, times, _Picks.of(plan, times), where, keep)
@@ -79,16 +83,13 @@ def replay(
     z, slope = z0, equation.at()(plan.t[:, 0], z0)
     parts: list[tuple[Tensor, ...]] = []
     size = max(length, 1) if segment is None else segment
+    wanted = (*known, times) if times.requires_grad else tuple(known)
     for first in range(0, length, size):
         last = min(first + size, length)
         if segment is None or not torch.is_grad_enabled():
-            found = _walk(walk, z, slope, first, last)
+            z, slope, *rest = _walk(walk, z, slope, first, last)
         else:
-            # its first call loads the compiler of torch, which takes seconds
-            from torch.utils.checkpoint import checkpoint
-
-            found = checkpoint(_walk, walk, z, slope, first, last, use_reentrant=False, preserve_rng_state=False)
-        z, slope, *rest = found  # pyright: ignore[reportGeneralTypeIssues] - checkpoint is untyped
+            z, slope, *rest = _Segment.apply(walk, first, last, z, slope, *wanted)  # pyright: ignore[reportGeneralTypeIssues]
         parts.append(tuple(rest))
     return _joined(walk, z0, parts)
 
@@ -126,6 +127,31 @@ def _walk(walk: _Walk, z: Tensor, slope: Tensor, first: int, last: int) -> tuple
         slope = torch.where(moved[:, None], after, slope)
     kept = (torch.stack(states, 1), torch.stack(moves, 2)) if walk.keep else ()
     return z, slope, torch.cat(outputs), error, local, *kept
+
+
+class _Segment(torch.autograd.Function):
+    """Steps that are forgotten and walked again in the backward pass. (The checkpoints of torch load its compiler, and
+    allow no reverse passes inside, which the implicit methods need.)"""
+
+    @staticmethod
+    def forward(ctx: Any, walk: _Walk, first: int, last: int, z: Tensor, slope: Tensor, *wanted: Tensor) -> Any:
+        """The parts of :func:`_walk`."""
+        ctx.span = (walk, first, last)
+        ctx.save_for_backward(z, slope, *wanted)
+        return _walk(walk, z, slope, first, last)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Gradients of state, slope and parameters."""
+        z, slope, *wanted = ctx.saved_tensors
+        with torch.enable_grad():
+            given = (z.detach().requires_grad_(), slope.detach().requires_grad_())
+            walk, first, last = ctx.span
+            made = _walk(walk, *given, first, last)
+        pairs = [(part, grad) for part, grad in zip(made, grads, strict=True) if part.requires_grad]
+        found = torch.autograd.grad(*zip(*pairs, strict=True), (*given, *wanted), allow_unused=True)  # type: ignore[arg-type]
+        return None, None, None, *found
 
 
 def _under_way(walk: _Walk, k: int) -> Tensor | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .rosenbrock import linearised
 from .solver import Field
 from .tableau import Weights
 
@@ -31,7 +32,7 @@ def stages(
     """All stages of the step from ``z [A, d]`` at ``t [A]`` of size ``h [A]``; ``first [A, d]`` is f(t, z).
 
     Args:
-        tolerance: ``[A, d]``, error allowed in each component (implicit methods; default 1e-10 of the state).
+        tolerance: ``[A, d]``, error allowed in each component (implicit methods; default 1e-9 of the state).
     """
     return (
         _implicit(field, t, z, h, first, weights, tolerance)
@@ -77,8 +78,8 @@ def _implicit(
 ) -> Stages:
     """``k = f(t_i, base + gamma h k)`` stage by stage, by Newton's iteration with the Jacobian at the step's start."""
     with torch.no_grad():
-        scale = 1e-10 * (1 + z.abs()) if tolerance is None else tolerance
-        jacobian = jacobian_of(field, t, z)
+        scale = 1e-9 * (1 + z.abs()) if tolerance is None else tolerance
+        _, jacobian = linearised(field, t, z)
         factors = torch.linalg.lu_factor_ex(_newton_matrix(jacobian, h, weights.gamma))[:2]
     size, known, state = h[:, None], [first], z
     solved, cost = torch.ones_like(h, dtype=torch.bool), torch.full_like(h, float(z.shape[-1]))
@@ -92,13 +93,6 @@ def _implicit(
         state = base + size * weights.gamma * slope
         known.append(slope)
     return Stages(torch.stack(known) * size, state, known[-1], solved, cost)
-
-
-def jacobian_of(field: Field, t: Tensor, z: Tensor) -> Tensor:
-    """df/dz ``[A, d, d]``, by one forward pass for each of the d components; series must not act on one another."""
-    # forward mode: unlike the reverse one it may run inside a checkpoint
-    columns = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).unbind()
-    return torch.stack([torch.func.jvp(lambda x: field(t, x), (z,), (e.expand_as(z),))[1] for e in columns], dim=-1)
 
 
 def _newton_matrix(jacobian: Tensor, h: Tensor, gamma: float) -> Tensor:
@@ -136,7 +130,7 @@ def _attach(field: Field, t: Tensor, base: Tensor, h: Tensor, slope: Tensor, gam
     """The slope with the gradient of the equation it solves (implicit function): one Newton step from the solution."""
     reach = (gamma * h)[:, None]
     with torch.no_grad():
-        jacobian = jacobian_of(field, t, base + reach * slope)
+        _, jacobian = linearised(field, t, base + reach * slope)
     residual = slope - field(t, base + reach * slope)
     matrix = _newton_matrix(jacobian, h, gamma)
     return slope - torch.linalg.solve_ex(matrix, residual.unsqueeze(-1)).result.squeeze(-1)
