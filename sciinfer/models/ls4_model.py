@@ -1,4 +1,4 @@
-"""A variational autoencoder in time: an autoregressive latent prior and a two-sided posterior, both state-space stacks."""
+"""A variational autoencoder in time whose autoregressive prior and two-sided posterior are state-space stacks."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from ..errors import ConfigError
 from ..labelled.schema import Schema
 from ..random import generator
@@ -29,6 +27,7 @@ __entries__ = [
             "rank": "rank of the correlation between channels at one time (gaussian); 0: independent",
             "dropout": "share of the readout's hidden units silenced in training",
             "beta": "0 (default): log-density; towards 1: better means at the price of the spreads",
+            "jitter": "noise added to what is read in training, in units of each channel's own",
             "floor": "least predicted scale, in units of each channel's own",
         },
     },
@@ -47,6 +46,7 @@ def s5(
     rank: int = 0,
     dropout: float = 0.0,
     beta: float = 0.0,
+    jitter: float = 0.0,
     floor: float = 1e-3,
 ) -> S5Model:
     """Build a state-space forecaster for data of this schema.
@@ -76,7 +76,12 @@ def s5(
     for name, value, known in (("sides", sides, ("both", "past")), ("density", density, DENSITIES)):
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}", variable=name, fix=f"one of: {', '.join(known)}")
-    for name, value, top in (("dropout", dropout, 0.95), ("beta", beta, 1.0), ("floor", floor, math.inf)):
+    for name, value, top in (
+        ("dropout", dropout, 0.95),
+        ("beta", beta, 1.0),
+        ("jitter", jitter, 9.0),
+        ("floor", floor, 9.0),
+    ):
         if not isinstance(value, int | float) or not 0 <= value <= top or (name == "floor" and value == 0):
             raise ConfigError(f"{name} must lie between 0 and {top}, got {value!r}", variable=name, fix=f"{name}=0.1")
     if rank and density != "gaussian":
@@ -84,7 +89,9 @@ def s5(
     g = generator(seed, "weights")
     C = schema.n_channels
     law = Density(C, density, rank, floor=floor, generator=g)
-    return S5Model(C, width, chosen, layers, law, both=sides == "both", dropout=dropout, beta=beta, generator=g)
+    return S5Model(
+        C, width, chosen, layers, law, both=sides == "both", dropout=dropout, beta=beta, jitter=jitter, generator=g
+    )
 
 
 def _whole(name: str, value: object, least: int) -> None:

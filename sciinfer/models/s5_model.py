@@ -90,7 +90,8 @@ class S5Model(Model):
     Args:
         channels, width, states, layers: sizes. both: read the future too. density: of a value given its prediction.
         dropout: share of the readout's hidden units silenced in training. beta: 0: log-density; towards 1: errors
-            count alike whatever the predicted spread (better means, worse spreads). generator: starting weights.
+            count alike whatever the predicted spread (better means, worse spreads). jitter: noise added to what is
+            read in training, not to what is predicted, in units of a channel's own. generator: starting weights.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class S5Model(Model):
         both: bool,
         dropout: float,
         beta: float,
+        jitter: float,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -114,7 +116,7 @@ class S5Model(Model):
         self.look_in = linear(seen + 2 * channels, width, generator=generator)
         self.readout = MLP(width, 2 * channels, (2 * width,), generator=generator, zero=True)
         self.straight = nn.Parameter(torch.zeros(2 * states * sides, channels, dtype=torch.float64))
-        self.dropout, self.beta = dropout, beta
+        self.dropout, self.beta, self.jitter = dropout, beta, jitter
 
     # -- reading and asking --------------------------------------------------------------------------------------
 
@@ -175,7 +177,7 @@ class S5Model(Model):
             value = -total / max(batch.observed, 1)
             return Loss(value, {"forecast": value.detach()})
         seen = hide(padded.mask, generator)
-        sides = self.read(padded.time, padded.values, seen)
+        sides = self.read(padded.time, self._shaken(padded.values, generator), seen)
         ahead = self._score(padded, sides, [self._earlier(padded, generator)], padded.mask, generator)
         past, future, targets = around(padded, seen, generator)
         around_it = [past, padded.time.shape[1] - 1 - future][: len(sides)]
@@ -184,6 +186,11 @@ class S5Model(Model):
         value = -(ahead.sum() + within.sum()) / (n_ahead + n_within)
         terms = {"ahead": -ahead.detach().sum() / n_ahead, "within": -within.detach().sum() / max(n_within, 1)}
         return Loss(value, terms)
+
+    def _shaken(self, values: Tensor, g: torch.Generator) -> Tensor:
+        if self.jitter == 0.0:
+            return values
+        return values + self.jitter * torch.randn(values.shape, generator=g, dtype=values.dtype, device=values.device)
 
     def _earlier(self, padded: Padded, generator: torch.Generator) -> Tensor:
         """For each row one before it, all equally likely, or none (-1)."""
