@@ -53,9 +53,11 @@ def window(start: Signature, stop: Signature) -> Signature:
 
 def prefixes(pieces: Signature) -> Signature:
     """All prefixes of pieces laid end to end: ``[S, K, ...] -> [S, K + 1, ...]``, the first one empty."""
-    one = torch.cat([torch.zeros_like(pieces.one[:, :1]), pieces.one.cumsum(dim=1)], dim=1)
+    start = pieces.one.new_zeros(pieces.one.shape[0], 1, pieces.one.shape[2])
+    one = torch.cat([start, pieces.one.cumsum(dim=1)], dim=1)
     steps = pieces.two + _outer(one[:, :-1], pieces.one)
-    return Signature(one, torch.cat([torch.zeros_like(steps[:, :1]), steps.cumsum(dim=1)], dim=1))
+    nothing = steps.new_zeros(steps.shape[0], 1, *steps.shape[2:])
+    return Signature(one, torch.cat([nothing, steps.cumsum(dim=1)], dim=1))
 
 
 class ControlPath(NamedTuple):
