@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from .diagnostics import Forecast, Samples, evaluate, pca_var, pca_var_applies, per_variable_linear, run_baselines
+from .diagnostics import Forecast, Samples, evaluate, per_variable_linear, run_baselines
+from .diagnostics.pca_var import pca_var, pca_var_applies
 from .errors import DataError, SchemaError
 from .labelled.ingest import Encoded
 from .labelled.series import SeriesBatch

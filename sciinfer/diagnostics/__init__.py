@@ -6,7 +6,6 @@ from .ess import bulk_ess
 from .evaluate import best_baseline, evaluate, model_wins
 from .forecast import Forecast, Samples
 from .noise import noise_floor
-from .pca_var import pca_var, pca_var_applies
 from .pit import Uniformity, pit, pit_uniformity
 from .scores import (
     coverage,
@@ -47,8 +46,6 @@ __all__ = [
     "nlpd",
     "nlpd_gaussian",
     "noise_floor",
-    "pca_var",
-    "pca_var_applies",
     "per_variable_linear",
     "persistence",
     "pit",

@@ -105,8 +105,8 @@ def pca_var(
     grid = _Grid.of(train, origin, step)
     table, history = grid.table(train), grid.values(past)[:, : grid.known]
     settings = list(itertools.product(sorted({min(d, train.n_channels) for d in components}), ridges, orders))
-    chosen, residual = _chosen(table, history, future, grid, settings)
-    model = _fitted(table, *chosen)
+    (leading, ridge, order), residual = _chosen(table, history, future, grid, settings)
+    model = _Moments.of(table, order).solve(leading, ridge)
     cond = cond.keep(cond.time <= origin)
     mean = grid.forecast(model, cond, times.double())
     return Forecast(mean, _sd(residual, future, times.double(), origin))
@@ -204,21 +204,39 @@ def _step_or_raise(train: SeriesBatch) -> float:
     return step
 
 
-def _fitted(table: _Table, components: int, ridge: float, order: int) -> Autoregression:
-    """Components and weights."""
-    rows = table.values[table.inside]
-    centre = rows.mean(dim=0)
-    basis = torch.linalg.eigh((rows - centre).mT @ (rows - centre)).eigenvectors[:, -components:].flip(1)
-    z = (table.values - centre) @ basis
-    order = min(order, z.shape[1] - 1)
-    used = table.inside[:, order:] & table.inside[:, : z.shape[1] - order]
-    lags = torch.cat([z[:, order - k : z.shape[1] - k][used] for k in range(1, order + 1)], dim=-1)
-    design = torch.cat([torch.ones_like(lags[:, :1]), lags], dim=1)
-    penalty = torch.full((design.shape[1],), ridge, dtype=torch.float64)
-    penalty[0] = 1e-9
-    gram = design.mT @ design + penalty.diag()
-    weights = torch.linalg.lstsq(gram, design.mT @ z[:, order:][used]).solution
-    return Autoregression(centre, basis, weights, order)
+class _Moments(NamedTuple):
+    """Sums over the rows of a table from which every setting of one order is solved.
+
+    ``centre [C]``, ``basis [C, C]`` in falling order, ``gram [1 + p C, 1 + p C]``, ``cross [1 + p C, C]``.
+    """
+
+    centre: Tensor
+    basis: Tensor
+    gram: Tensor
+    cross: Tensor
+    order: int
+
+    @classmethod
+    def of(cls, table: _Table, order: int) -> _Moments:
+        rows = table.values[table.inside]
+        centre = rows.mean(dim=0)
+        basis = torch.linalg.eigh((rows - centre).mT @ (rows - centre)).eigenvectors.flip(1)
+        z = (table.values - centre) @ basis
+        order = min(order, z.shape[1] - 1)
+        used = table.inside[:, order:] & table.inside[:, : z.shape[1] - order]
+        lags = torch.cat([z[:, order - k : z.shape[1] - k][used] for k in range(1, order + 1)], dim=-1)
+        design = torch.cat([torch.ones_like(lags[:, :1]), lags], dim=1)
+        return cls(centre, basis, design.mT @ design, design.mT @ z[:, order:][used], order)
+
+    def solve(self, components: int, ridge: float) -> Autoregression:
+        """The leading components are a block of the sums."""
+        lag = torch.arange(components) + len(self.centre) * torch.arange(self.order)[:, None]
+        kept = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + lag.flatten()])
+        penalty = torch.full((len(kept),), ridge, dtype=torch.float64)
+        penalty[0] = 1e-9
+        gram, cross = self.gram[kept][:, kept] + penalty.diag(), self.cross[kept, :components]
+        weights = torch.linalg.lstsq(gram, cross).solution
+        return Autoregression(self.centre, self.basis[:, :components], weights, self.order)
 
 
 def _chosen(
@@ -234,9 +252,11 @@ def _chosen(
     place = ((future.time[rows].double() - grid.time[grid.known - 1]) / grid.step - 1).round().long().clamp(min=0)
     series = (held.cumsum(0) - 1)[future.series_of_row[rows]]
     truth, mask = future.values[rows].double(), future.mask[rows]
+    moments = {order: _Moments.of(table.pick(~held), order) for order in {setting[2] for setting in settings}}
     best, least = None, torch.inf
     for setting in settings:
-        path = _fitted(table.pick(~held), *setting).rollout(history[held], len(grid.time) - grid.known)
+        components, ridge, order = setting
+        path = moments[order].solve(components, ridge).rollout(history[held], len(grid.time) - grid.known)
         error = path[series, place.clamp(max=path.shape[1] - 1)] - truth
         loss = float((error[mask] ** 2).mean()) if bool(mask.any()) else 0.0
         if loss < least:
