@@ -124,12 +124,18 @@ def native(solver: str | Solver, noise_type: str) -> Solver:
     if isinstance(solver, Solver):
         return solver
     found = registry().get("solvers", solver)
-    made = found(noise_type) if callable(found) and not solver.startswith("ode-") else None
-    if not isinstance(made, Solver):
+    if not _makes_solvers(found):
         raise ConfigError(
             f"solver {solver!r} is not for stochastic equations", fix="use euler-maruyama, milstein, srk or heun"
         )
-    return made
+    return found(noise_type)
+
+
+def _makes_solvers(found: object) -> bool:
+    # a class of solvers, or a function that says it returns one
+    if isinstance(found, type):
+        return issubclass(found, Solver)
+    return getattr(found, "__annotations__", {}).get("return") in ("Solver", Solver)
 
 
 def prepare(
