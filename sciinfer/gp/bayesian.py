@@ -20,6 +20,8 @@ from ..variational.target import FAILURES, LogDensity, values
 
 _LOG_2PI = math.log(2 * math.pi)
 Parameters = tuple[nn.Parameter, ...]
+#: parameters up to which the sampler's metric is a full matrix
+_DENSE_METRIC = 50
 
 
 class Prior(ABC):
@@ -198,20 +200,14 @@ def sample_hyperparameters(
         raise ConfigError(f"{len(parameters)} parameters need as many priors, got {len(priors)}")
     before = flatten(parameters)
     density = _density(log_likelihood, parameters, priors)
+    sampler = {"draws": draws, "warmup": warmup, "target_accept": target_accept, "time_limit": time_limit}
     try:
-        starts = _starts(density, before, paths, generator)
-        found = pathfinder(density, starts, generator=generator, draws=200, elbo_draws=10)
-        drawn = nuts(
-            density,
-            found.draws[:chains],
-            generator=generator,
-            draws=draws,
-            warmup=warmup,
-            metric="dense" if len(before) <= 50 else "diagonal",
-            covariance=found.covariance,
-            target_accept=target_accept,
-            time_limit=time_limit,
+        found = pathfinder(
+            density, _starts(density, before, paths, generator), generator=generator, draws=200, elbo_draws=10
         )
+        metric = "dense" if len(before) <= _DENSE_METRIC else "diagonal"
+        starts, covariance = found.draws[:chains], found.covariance
+        drawn = nuts(density, starts, generator=generator, metric=metric, covariance=covariance, **sampler)
     finally:
         unflatten(before, parameters)
     return HyperPosterior(drawn, found.khat, parameters, priors)

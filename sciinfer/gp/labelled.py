@@ -106,21 +106,16 @@ def fit_field(
     ds, names = as_points_dataset(data), [inputs] if isinstance(inputs, str) else list(inputs)
     axes = tuple(input_axes(ds, names))
     variable = _only_variable(ds, names) if variable is None else variable
-    points = read_points(ds, axes)
-    y = read_values(ds, variable, points, None)
-    seen = ~np.isnan(y)
-    if not seen.any():
-        raise DataError("every value is missing: nothing to fit", variable=variable, fix="pass some values")
-    check_finite(points, names, seen)
-    shift, scale = scaling(likelihood, y[seen], variable)
-    values = torch.as_tensor((y[seen] - shift) / scale)
+    X, y = _seen(ds, variable, axes, None)
+    shift, scale = scaling(likelihood, y, variable)
+    values = torch.as_tensor((y - shift) / scale)
     spec = FieldSpec(
         variable,
         axes,
         choose_method(method, likelihood, len(values)),
         kernel,
         likelihood,
-        _starting(lengthscale, names, points.X[seen]),
+        _starting(lengthscale, names, X),
         scale / 3 if noise is None else float(noise),
         dict(options or {}),
         units_of(ds[variable]),
@@ -129,7 +124,18 @@ def fit_field(
         predictor_level(likelihood, values),
         seed,
     )
-    return FittedField(build(spec).fit(points.X[seen], values, **dict(fit or {})), spec, ds)
+    return FittedField(build(spec).fit(X, values, **dict(fit or {})), spec, ds)
+
+
+def _seen(ds: xr.Dataset, variable: str, axes: Sequence[TimeAxis], units: str | None) -> tuple[np.ndarray, np.ndarray]:
+    """Points ``[n, d]`` and values ``[n]`` where there is one."""
+    points = read_points(ds, axes)
+    y = read_values(ds, variable, points, units)
+    seen = ~np.isnan(y)
+    if not seen.any():
+        raise DataError("every value is missing: nothing to fit", variable=variable, fix="pass some values")
+    check_finite(points, [axis.name for axis in axes], seen)
+    return points.X[seen], y[seen]
 
 
 @dataclass
@@ -201,10 +207,8 @@ class FittedField:
         return [axis.name for axis in self.spec.inputs]
 
     def _posterior(self) -> Any:
-        points = read_points(self.data, self.spec.inputs)
-        y = read_values(self.data, self.spec.variable, points, self.spec.units)
-        seen = ~np.isnan(y)
-        return self.gp.condition(points.X[seen], (y[seen] - self.spec.shift) / self.spec.scale)
+        X, y = _seen(self.data, self.spec.variable, self.spec.inputs, self.spec.units)
+        return self.gp.condition(X, (y - self.spec.shift) / self.spec.scale)
 
     def _moments(self, points: Points, post: Any, where: Tensor) -> xr.Dataset:
         """In units of the variable, or of the predictor where there is a link."""

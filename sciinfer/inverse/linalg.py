@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import NumericalError
+from ..statespace.linalg import jittered_cholesky
 
 #: relative to the mean of the diagonal
-LADDER = (0.0, 1e-14, 1e-12, 1e-10, 1e-8)
+LADDER = (1e-14, 1e-12, 1e-10, 1e-8)
 
 
 class Factor(NamedTuple):
@@ -32,12 +33,9 @@ def cholesky(matrix: Tensor, *, name: str) -> Factor:
         0.0
     """
     scale = float(matrix.diagonal().abs().mean()) if len(matrix) else 0.0
-    for rung in LADDER:
-        jitter = rung * scale
-        lifted = matrix + jitter * torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device) if rung else matrix
-        lower, info = torch.linalg.cholesky_ex(lifted)
-        if int(info) == 0 and bool(lower.isfinite().all()):
-            return Factor(lower, jitter)
+    found = jittered_cholesky(matrix, LADDER, lambda diagonal: diagonal.abs().mean(-1))
+    if not bool(found.info.any()) and bool(found.lower.isfinite().all()):
+        return Factor(found.lower, found.jitter * scale)
     smallest = float(torch.linalg.eigvalsh(matrix)[0])
     raise NumericalError(
         f"it is not positive definite: its smallest eigenvalue is {smallest:.6g}, "
@@ -45,7 +43,7 @@ def cholesky(matrix: Tensor, *, name: str) -> Factor:
         variable=name,
         fix="check the matrix, or remove duplicate rows",
         code="numerical/not-positive-definite",
-        details={"eigenvalue": smallest, "ladder": [rung * scale for rung in LADDER]},
+        details={"eigenvalue": smallest, "ladder": [0.0, *(rung * scale for rung in LADDER)]},
     )
 
 

@@ -78,19 +78,21 @@ def nuts(
         (5, 0)
     """
     _check(starts, draws, warmup, target_accept, max_depth)
-    chains, dim = starts.shape
     guess = None if covariance is None else covariance.detach().cpu().double().numpy()
-    plan = _Plan(draws, warmup, target_accept, max_depth, starting_mass(metric, dim, guess))
+    plan = _Plan(draws, warmup, target_accept, max_depth, starting_mass(metric, starts.shape[1], guess))
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    evaluate, clock = Evaluator(log_density, device=starts.device), Clock(time_limit)
-    records = [Record() for _ in range(chains)]
+    return _run(starts, plan, seed, Evaluator(log_density, device=starts.device), Clock(time_limit))
+
+
+def _run(starts: Tensor, plan: _Plan, seed: int, evaluate: Evaluator, clock: Clock) -> Draws:
+    points = starts.detach().cpu().double().numpy()
+    records = [Record() for _ in points]
     walks = [
-        _chain(start, plan, numpy_generator(seed, "nuts", index), records[index])
-        for index, start in enumerate(starts.detach().cpu().double().numpy())
+        _chain(start, plan, numpy_generator(seed, "nuts", index), records[index]) for index, start in enumerate(points)
     ]
 
     def found() -> Draws:
-        return collect(records, dim, max_depth, evaluate.evaluations, clock.elapsed)
+        return collect(records, points.shape[1], plan.depth, evaluate.evaluations, clock.elapsed)
 
     _walk_together(walks, evaluate, lambda: clock.check(found, "the sampler"))
     return found()

@@ -2,14 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ..errors import NumericalError
 
 #: relative jitters tried in turn; round-off of a well-scaled covariance is far below the largest
-_LADDER = (0.0, 1e-14, 1e-12, 1e-10)
-_LADDER_SINGLE = (0.0, 1e-7, 1e-6, 1e-5)
+_LADDER = (1e-14, 1e-12, 1e-10)
+_LADDER_SINGLE = (1e-7, 1e-6, 1e-5)
+
+
+class Jittered(NamedTuple):
+    """Lower factors, the largest relative jitter that any took, and ``info``: not zero where even that failed."""
+
+    lower: Tensor
+    jitter: float
+    info: Tensor
+
+
+def jittered_cholesky(P: Tensor, ladder: Sequence[float], scale: Callable[[Tensor], Tensor]) -> Jittered:
+    """Lower Cholesky factors of ``P [..., n, n]``; those that fail are tried again with more on their diagonals.
+
+    Args:
+        ladder: jitters, in units of ``scale``. scale: of diagonals ``[k, n]``, one number for each.
+
+    Example:
+        >>> P = torch.stack([torch.eye(2), torch.ones(2, 2)]).double()
+        >>> found = jittered_cholesky(P, (1e-20, 1e-12), lambda d: d.mean(-1))
+        >>> found.jitter, bool(found.info.any()), bool((found.lower[0] == torch.eye(2)).all())
+        (1e-12, False, True)
+    """
+    lower, info = torch.linalg.cholesky_ex(P)
+    if not bool(info.any()):
+        return Jittered(lower, 0.0, info)
+    shape, taken = P.shape, 0.0
+    flat, lower, info = P.reshape(-1, *shape[-2:]), lower.reshape(-1, *shape[-2:]), info.reshape(-1)
+    size = scale(flat.detach().diagonal(dim1=-2, dim2=-1))[:, None]
+    for taken in ladder:
+        bad = torch.nonzero(info)[:, 0]
+        redone, again = torch.linalg.cholesky_ex(
+            flat[bad] + torch.diag_embed((taken * size[bad]).expand(-1, shape[-1]))
+        )
+        lower, info = lower.index_put((bad,), redone), info.index_put((bad,), again)
+        if not bool(info.any()):
+            break
+    return Jittered(lower.reshape(shape), taken, info.reshape(shape[:-2]))
 
 
 def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
@@ -18,22 +58,23 @@ def cholesky(P: Tensor, *, what: str = "covariance") -> Tensor:
     Raises:
         NumericalError: the matrix is not positive definite; names the batch index and the smallest eigenvalue.
     """
-    peak = P.diagonal(dim1=-2, dim2=-1).abs().amax(-1, keepdim=True).clamp(min=torch.finfo(P.dtype).tiny)
-    info = torch.zeros((), dtype=torch.int32)
-    for jitter in _LADDER if P.dtype == torch.float64 else _LADDER_SINGLE:
-        shifted = P if jitter == 0.0 else P + torch.diag_embed((peak * jitter).expand(P.shape[:-1]))
-        factor, info = torch.linalg.cholesky_ex(shifted)
-        if not bool(info.any()):
-            return factor
-    index = tuple(int(i) for i in torch.nonzero(info)[0]) if info.ndim else ()
-    matrix = P[index].detach()
-    finite = bool(torch.isfinite(matrix).all())
-    lowest = float(torch.linalg.eigvalsh(matrix)[0]) if finite else float("nan")
+    found = jittered_cholesky(P, _LADDER if P.dtype == torch.float64 else _LADDER_SINGLE, _peak)
+    if not bool(found.info.any()):
+        return found.lower
+    index = tuple(int(i) for i in torch.nonzero(found.info)[0]) if found.info.ndim else ()
     raise NumericalError(
-        f"the {what} is not positive definite (smallest eigenvalue {lowest:.3g})",
+        f"the {what} is not positive definite (smallest eigenvalue {_lowest(P[index].detach()):.3g})",
         index=index,
         fix="check for infinite parameters, noise variances of zero, or duplicated noise-free observations",
     )
+
+
+def _peak(diagonal: Tensor) -> Tensor:
+    return diagonal.abs().amax(-1).clamp(min=torch.finfo(diagonal.dtype).tiny)
+
+
+def _lowest(matrix: Tensor) -> float:
+    return float(torch.linalg.eigvalsh(matrix)[0]) if bool(torch.isfinite(matrix).all()) else float("nan")
 
 
 def psd_root(P: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import NumericalError
+from ...statespace.linalg import jittered_cholesky
 from .covariances import Covariance
 
 #: added to a block that has lost definiteness, in units of its mean variance, one after the other
@@ -61,21 +62,13 @@ def safe_cholesky(K: Tensor) -> tuple[Tensor, float]:
     Raises:
         NumericalError: some block is not finite, or not positive definite even with the largest jitter.
     """
-    factor, info = torch.linalg.cholesky_ex(K)
-    if not bool(info.any()):
-        return factor, 0.0
-    scale = K.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None]
-    eye = torch.eye(K.shape[-1], dtype=K.dtype, device=K.device)
-    for jitter in LADDER:
-        bad = (info != 0).nonzero()[:, 0]
-        redone, again = torch.linalg.cholesky_ex(K[bad] + jitter * scale[bad] * eye)
-        factor, info = factor.index_put((bad,), redone), info.index_put((bad,), again)
-        if not bool(info.any()):
-            return factor, jitter
+    found = jittered_cholesky(K, LADDER, lambda diagonal: diagonal.mean(-1))
+    if not bool(found.info.any()):
+        return found.lower, found.jitter
     raise NumericalError(
         "a covariance between neighbours is not positive definite",
         fix="raise the noise, or shorten the length-scales: points lie too close for this kernel",
-        details={"jitter": LADDER[-1], "blocks": int((info != 0).sum())},
+        details={"jitter": LADDER[-1], "blocks": int((found.info != 0).sum())},
     )
 
 
