@@ -15,12 +15,21 @@ from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Likelihood
 from ..nets.parameters import value_and_slopes
 from ..random import generator
-from ..statespace import LinearGaussian, kalman_filter, kalman_smoother, matvec, sample_paths, unique_steps
+from ..statespace import (
+    LinearGaussian,
+    Smoothed,
+    kalman_filter,
+    kalman_smoother,
+    matvec,
+    sample_paths,
+    unique_steps,
+)
 from ..statespace.site_inference import SiteFit, infer_sites, site_objective
 from ..statespace.site_rules import Data, Method, derivatives, make_data
 from ..statespace.sites import SitePrior, Sites, predictor_moments, site_rows
 from .kernels import Kernel
 from .kernels.multi import Coregionalised
+from .posterior import joint_covariance
 from .spatial.optimise import FitReport, maximise
 
 
@@ -166,6 +175,17 @@ class SitePosterior:
     def variance(self, at: Any) -> Tensor:
         """``Var[eta(at)]``."""
         return self._squeeze(self.moments(self._times(at))[1])
+
+    @torch.no_grad()
+    def covariance(self, at: Any) -> Tensor:
+        """``Cov[eta(at)]``, ``[m, m]``; ``[m, C, m, C]`` for several channels; a leading ``S`` for several series."""
+        prior, problem, where = self._merged(self._times(at))
+        smoothed = kalman_smoother(problem, kalman_filter(problem))
+        read = prior.readout if prior.loading is None else prior.loading @ prior.readout
+        series = (Smoothed(*parts) for parts in zip(*smoothed, strict=True))
+        found = torch.stack([joint_covariance(one, at, read) for one, at in zip(series, where, strict=True)])
+        found = found[:, :, 0, :, 0] if len(read) == 1 else found
+        return found.squeeze(0) if len(found) == 1 else found
 
     @torch.no_grad()
     def observation_mean(self, at: Any) -> Tensor:

@@ -76,9 +76,7 @@ class MarkovPosterior:
         K, C = solved.readout.shape[:2]
         if not K:
             return solved.readout.new_zeros(0, 0)
-        events, place = torch.unique(solved.at, return_inverse=True)
-        joint = _joint(solved.smoothed, events)[place][:, place]
-        found = torch.einsum("icn,ijnm,jdm->icjd", solved.readout, joint, solved.readout)
+        found = joint_covariance(Smoothed(*(part[0] for part in solved.smoothed)), solved.at, solved.readout)
         return symmetrise(found.reshape(K, K)) if C == 1 else found
 
     @torch.no_grad()
@@ -129,9 +127,23 @@ class MarkovPosterior:
         return values.squeeze(-1) if self._kernel.outputs == 1 else values
 
 
+def joint_covariance(smoothed: Smoothed, at: Tensor, readout: Tensor) -> Tensor:
+    """``Cov(f_i, f_j | y) [K, C, K, C]`` of one series at the steps ``at [K]``, in any order and repeated.
+
+    Args:
+        smoothed: without the axis of series. readout: ``[C, n]``, or one for each step ``[K, C, n]``.
+    """
+    rows = readout.expand(len(at), *readout.shape[-2:])
+    if not len(at):
+        return rows.new_zeros(0, rows.shape[1], 0, rows.shape[1])
+    events, place = torch.unique(at, return_inverse=True)
+    joint = _joint(smoothed, events)[place][:, place]
+    return torch.einsum("icn,ijnm,jdm->icjd", rows, joint, rows)
+
+
 def _joint(smoothed: Smoothed, events: Tensor) -> Tensor:
     """``Cov(x_i, x_j | y) [E, E, n, n]`` at ascending events: ``G_i G_{i+1} .. G_{j-1} P_j`` for ``i < j``."""
-    gains, cov = smoothed.gain[0], smoothed.cov[0, events]
+    gains, cov = smoothed.gain, smoothed.cov[events]
     E, n = len(events), cov.shape[-1]
     links = []
     for i, j in zip(events[:-1].tolist(), events[1:].tolist(), strict=True):
