@@ -23,7 +23,7 @@ def split_scores(tables: Sequence[xr.Dataset], *, unit: Any = None) -> xr.Datase
 
     Args:
         tables: one per split, with the same forecasters and channels.
-        unit: ``[C]``, what an error is divided by, in caller's units; None: errors in model units.
+        unit: ``[C]``, or ``[split, C]``: what an error is divided by, caller's units; None: errors in model units.
 
     Returns:
         ``score (metric, split, forecaster)``; ``mean``, ``sd``, ``verdict``, ``clearly (metric, forecaster)``;
@@ -47,7 +47,8 @@ def split_scores(tables: Sequence[xr.Dataset], *, unit: Any = None) -> xr.Datase
     names = [str(name) for name in tables[0]["forecaster"].values]
     if any([str(name) for name in table["forecaster"].values] != names for table in tables):
         raise ShapeError("the splits were not scored for the same forecasters", dim="forecaster", fix="score all alike")
-    score = np.stack([_errors(table, unit) for table in tables], axis=1)
+    rulers = [None] * len(tables) if unit is None else _rulers(unit, tables)
+    score = np.stack([_errors(*pair) for pair in zip(tables, rulers, strict=True)], axis=1)
     ds = xr.Dataset(
         {"score": (("metric", "split", "forecaster"), score)},
         coords={"metric": [*ERRORS, "coverage_90"], "split": np.arange(len(tables)), "forecaster": names},
@@ -55,6 +56,15 @@ def split_scores(tables: Sequence[xr.Dataset], *, unit: Any = None) -> xr.Datase
     ds = ds.assign_coords(is_baseline=("forecaster", tables[0]["is_baseline"].values))
     ds["mean"], ds["sd"] = ds["score"].mean("split"), ds["score"].std("split", ddof=1)
     return _judged(ds)
+
+
+def _rulers(unit: Any, tables: Sequence[xr.Dataset]) -> np.ndarray:
+    """``[split, C]``."""
+    given = np.asarray(unit, dtype=np.float64)
+    shape = len(tables), tables[0].sizes["channel"] - 2
+    if given.shape not in (shape, shape[1:]):
+        raise ShapeError(f"units have shape {given.shape}", dim="channel", fix=f"pass {shape[1:]} or {shape}")
+    return np.broadcast_to(given, shape)
 
 
 def _errors(table: xr.Dataset, unit: Any) -> np.ndarray:
