@@ -37,7 +37,7 @@ class Density(nn.Module):
         log_scale = torch.where(mask, scale.log(), 0.0).sum(-1)
         if self.log_excess_df is not None:
             return torch.where(mask, self._student(z), 0.0).sum(-1) - log_scale
-        constant = 0.5 * math.log(2 * math.pi) * mask.sum(-1)
+        constant = 0.5 * math.log(2 * math.pi) * mask.sum(-1).to(z.dtype)
         if self.loading is None:
             return -0.5 * z.square().sum(-1) - constant - log_scale
         return self._correlated(z, mask) - constant - log_scale
