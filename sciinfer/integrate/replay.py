@@ -150,7 +150,8 @@ class _Segment(torch.autograd.Function):
             walk, first, last = ctx.span
             made = _walk(walk, *given, first, last)
         pairs = [(part, grad) for part, grad in zip(made, grads, strict=True) if part.requires_grad]
-        found = torch.autograd.grad(*zip(*pairs, strict=True), (*given, *wanted), allow_unused=True)  # type: ignore[arg-type]
+        outputs, slopes = zip(*pairs, strict=True)
+        found = torch.autograd.grad(outputs, (*given, *wanted), slopes, allow_unused=True)
         return None, None, None, *found
 
 
