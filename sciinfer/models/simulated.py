@@ -61,13 +61,13 @@ def refine(time: Tensor, step: float | Tensor, least: int = MIN_STEPS) -> tuple[
     ``step`` may differ by gap, ``[S, T - 1]``; a gap gets at least ``least`` steps.
     Short series are padded by repeating their last time.
     """
+    if time.shape[1] == 1:
+        return time, torch.zeros_like(time, dtype=torch.int64)
     gaps = time.diff(dim=1)
     counts = torch.ceil(gaps / step).long().clamp(min=least) * (gaps > 0)
     ends = torch.cat([torch.zeros_like(counts[:, :1]), counts.cumsum(dim=1)], dim=1)
     number = torch.arange(int(ends[:, -1].max()) + 1, device=time.device).expand(len(time), -1).contiguous()
     last = time.shape[1] - 1
-    if last == 0:
-        return time, ends
     gap = (torch.searchsorted(ends, number, right=True) - 1).clamp(0, last - 1)
     inside = (number - ends.gather(1, gap)).to(time.dtype) / counts.gather(1, gap).clamp(min=1)
     fine = time.gather(1, gap) + gaps.gather(1, gap) * inside.clamp(max=1.0)

@@ -28,7 +28,7 @@ def simulate(
         NumericalError: the state left the finite numbers; names time, series and size.
         BudgetError: the times are more than ``MAX_STEPS`` steps away.
     """
-    _check_length(times - start[:, None], step)
+    check_length(times - start[:, None], step)
     path, now = [], start
     for k in range(times.shape[1]):
         gap = (times[:, k] - now).clamp(min=0.0)
@@ -42,7 +42,8 @@ def simulate(
     return torch.stack(path, dim=2)
 
 
-def _check_length(away: Tensor, step: float) -> None:
+def check_length(away: Tensor, step: float) -> None:
+    """Refuse times ``away [S, K]`` that are more than ``MAX_STEPS`` steps from where a simulation starts."""
     if not away.numel() or float(away.max()) <= MAX_STEPS * step:
         return
     series, place = divmod(int(away.argmax()), away.shape[1])
