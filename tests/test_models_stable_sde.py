@@ -7,6 +7,7 @@ import pytest
 import torch
 import xarray as xr
 from support.model_walk import SCHEMA, check_model, move, sample_batch, stream
+from support.waves import baselines, waves
 
 import sciinfer as si
 from sciinfer.errors import ConfigError
@@ -170,15 +171,14 @@ def test_wrong_options_are_refused(options, says):
 @pytest.mark.parametrize("name", list(BUILD))
 def test_it_learns(name):
     """Gappy noisy waves of random phase: better than constant, last value and line in the gaps and beyond the end."""
-    from support.waves import baselines, waves
-
     train, test, truth, asked = waves()
-    fitted = si.fit(train, model=name, training={"steps": 300, "validation": 0.0}, progress="silent")
-    tree = fitted.predict(test, time=asked, draws=100)
-    found = tree["posterior_predictive"]["y"].isel(chain=0)
+    fitted = si.fit(train, model=name, training={"validation": 0.0}, progress="silent")
+    found = fitted.predict(test, time=asked, draws=100)["posterior_predictive"]["y"].isel(chain=0)
     error = float(((found.mean("draw").values - truth) ** 2).mean())
-    assert error < min(baselines(test, asked, truth).values())
+    assert error < 0.5 * min(baselines(test, asked, truth).values())
     low, high = found.quantile([0.05, 0.95], dim="draw").values
     assert 0.75 < float(((low <= truth) & (truth <= high)).mean()) <= 1.0
-    sd = found.std("draw").values.mean(0)
-    assert sd[-1] > sd[0]
+    spread = (
+        fitted.predict(test, time=[5.0, 60.0], draws=100)["posterior_predictive"]["y"].std("draw").values.mean((0, 1))
+    )
+    assert spread[1] > 1.5 * spread[0]

@@ -62,7 +62,7 @@ class HiddenRowModel(Model):
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series, early stop on the last tenth of each series."""
-        return {"optimiser": "adam", "steps": 400, "learning_rate": 1e-2, "validation": 0.1, "batch_size": 32}
+        return {"optimiser": "adam", "steps": 500, "learning_rate": 1e-2, "validation": 0.1, "batch_size": 32}
 
     def summary(self) -> dict[str, float]:
         """Learned noise."""
