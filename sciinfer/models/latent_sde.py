@@ -14,6 +14,7 @@ from ..labelled.schema import Schema
 from ..likelihoods import Gaussian, Likelihood
 from ..nets import ENCODERS, Decoder, LinearDecoder, MLPDecoder
 from ..processes import NeuralSDE, StationaryLinear
+from ..processes.mixture_posterior import MixturePosterior
 from ..processes.posterior import BridgePosterior, HermitePosterior, PathPosterior
 from ..random import generator
 from .base import Model
@@ -37,7 +38,9 @@ __entries__ = [
             "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
             "decoder": "linear (default) | mlp",
             "encoder": "scan (default) | attention",
-            "posterior": "bridge (default) | hermite",
+            "posterior": "bridge (default) | hermite | mixture (several modes)",
+            "components": "bridges in a mixture",
+            "particles": "predict by a particle smoother of so many, whatever the posterior; 0 (default): do not",
             "inference": "simulation-free (default) | simulated",
             "hidden": "width of the drift net",
             "width": "width of the encoder",
@@ -60,6 +63,8 @@ def latent_sde(
     decoder: str = "linear",
     encoder: str = "scan",
     posterior: str = "bridge",
+    components: int = 2,
+    particles: int = 0,
     inference: str = "simulation-free",
     hidden: int = 48,
     width: int = 32,
@@ -80,12 +85,15 @@ def latent_sde(
         Li, Wong, Chen, Duvenaud (2020), Scalable gradients for stochastic differential equations.
         Bartosh, Vetrov, Naesseth (2025), SDE matching.
     """
-    _check_numbers({"latent": latent, "hidden": hidden, "width": width, "nodes": nodes}, noise, warmup)
+    whole = {"latent": latent, "hidden": hidden, "width": width, "nodes": nodes, "components": components}
+    _check_numbers(whole, noise, warmup)
+    if not isinstance(particles, int) or isinstance(particles, bool) or particles < 0:
+        raise ConfigError(f"particles must be a whole number >= 0, got {particles!r}", variable="particles", fix="1000")
     C = schema.n_channels
     d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
     _one_of("process", process, ("neural", "linear", "structural"))
     _one_of("inference", inference, INFERENCE)
-    if inference == "simulated" and posterior == "hermite":
+    if inference == "simulated" and posterior in ("hermite", "mixture"):
         raise ConfigError("simulated inference needs the bridge posterior", fix='posterior="bridge"')
     if process != "neural" and likelihood != "gaussian":
         raise ConfigError(
@@ -102,10 +110,11 @@ def latent_sde(
     prior = NeuralSDE(d, (hidden, hidden), generator=g)
     dec = _decoder(decoder, d, C, hidden, g)
     known = isinstance(dec, LinearDecoder) and isinstance(lik, Gaussian)
-    q = _posterior(posterior, prior, width, known, g)
+    q = _posterior(posterior, prior, width, known, components, g)
     _one_of("encoder", encoder, tuple(ENCODERS))
     enc = ENCODERS[encoder](C, width, generator=g)
-    return PathModel(prior, enc, q, dec, lik, inference=inference, nodes=nodes, warmup=warmup, seed_start=seed)
+    chosen = {"inference": inference, "nodes": nodes, "warmup": warmup}
+    return PathModel(prior, enc, q, dec, lik, **chosen, seed_start=seed, particles=particles)
 
 
 def _likelihood(name: str, channels: int, noise: float) -> Likelihood:
@@ -120,8 +129,12 @@ def _decoder(name: str, dim: int, channels: int, hidden: int, g: torch.Generator
     return MLPDecoder(dim, channels, (hidden,), generator=g)
 
 
-def _posterior(name: str, prior: NeuralSDE, width: int, known: bool, g: torch.Generator) -> PathPosterior:
-    _one_of("posterior", name, ("bridge", "hermite"))
+def _posterior(
+    name: str, prior: NeuralSDE, width: int, known: bool, components: int, g: torch.Generator
+) -> PathPosterior:
+    _one_of("posterior", name, ("bridge", "hermite", "mixture"))
+    if name == "mixture":
+        return MixturePosterior(prior, width, components=components, known_rows=known, generator=g)
     if name == "bridge":
         return BridgePosterior(prior, width, known_rows=known, generator=g)
     return HermitePosterior(prior, width, generator=g)

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import SciInferWarning
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Gaussian, Likelihood
 from ..nets import Decoder, Encoder, LinearDecoder
-from ..processes import NeuralSDE, cubature, gaussian_divergence, path_divergence, simulate
-from ..processes.matching import antithetic
+from ..processes import StationaryLinear, cubature, gaussian_divergence, path_divergence, simulate
+from ..processes.matching import Marginals, antithetic
+from ..processes.mixture_posterior import MixturePosterior
+from ..processes.neural import AnchoredSDE
+from ..processes.particle_posterior import ParticlePosterior, Particles, Sight
 from ..processes.posterior import BridgePosterior, PathPosterior, Rows
 from ..statespace import cholesky, matvec
 from .base import Draws, Loss, Model
 from .exact import whitened_rows
 from .grids import pad_for
 from .linear_start import fit_linear_start
+from .mixture_elbo import mixture_elbo
 from .simulated import simulated_elbo
 
+#: effective particles below which a prediction says so
+FEW = 10
 #: the two estimators of the ELBO
 INFERENCE = ("simulation-free", "simulated")
 
@@ -36,11 +44,12 @@ class PathModel(Model):
         nodes: random times per series and step. pairs: antithetic pairs of draws per node.
         warmup: fraction of training over which the divergences fade in.
         seed_start: seed of the random starts of the linear part.
+        particles: predict by a particle smoother of so many; 0: by the amortised posterior.
     """
 
     def __init__(
         self,
-        process: NeuralSDE,
+        process: AnchoredSDE,
         encoder: Encoder,
         posterior: PathPosterior,
         decoder: Decoder,
@@ -51,8 +60,10 @@ class PathModel(Model):
         pairs: int = 1,
         warmup: float = 0.0,
         seed_start: int = 0,
+        particles: int = 0,
     ) -> None:
         super().__init__()
+        self.particles = particles
         self.process, self.encoder, self.posterior = process, encoder, posterior
         self.decoder, self.likelihood = decoder, likelihood
         self.inference, self.nodes, self.pairs, self.warmup, self.seed_start = (
@@ -68,9 +79,14 @@ class PathModel(Model):
     def initialise(self, batch: SeriesBatch) -> None:
         """Fit the linear part exactly (where decoder and noise are linear-Gaussian), so that training starts there."""
         self.likelihood.initialise(batch.values, batch.mask)
-        if isinstance(self.decoder, LinearDecoder) and isinstance(self.likelihood, Gaussian):
-            fit_linear_start(self.process.linear, self.decoder, self.likelihood, batch, seed=self.seed_start)
-        if isinstance(self.posterior, BridgePosterior):
+        linear = self.process.linear
+        if (
+            isinstance(linear, StationaryLinear)
+            and isinstance(self.decoder, LinearDecoder)
+            and isinstance(self.likelihood, Gaussian)
+        ):
+            fit_linear_start(linear, self.decoder, self.likelihood, batch, seed=self.seed_start)
+        if isinstance(self.posterior, BridgePosterior | MixturePosterior):
             self.posterior.tilted.follow()
 
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
@@ -91,6 +107,8 @@ class PathModel(Model):
         context, rows = self.encoder(padded), self._rows(padded)
         if self.inference == "simulated" and generator is not None:
             return simulated_elbo(self, padded, context, rows, generator)
+        if isinstance(self.posterior, MixturePosterior):
+            return mixture_elbo(self, self.posterior, padded, context, rows, generator)
         q = self.posterior.infer(padded, context, rows, nodes=self.nodes, generator=generator)
         fit = self._expected_log_prob(padded, q.mean, q.cov, generator).sum(1)
         start = gaussian_divergence(q.mean[:, 0], q.cov[:, 0], *self.process.initial())
@@ -99,7 +117,10 @@ class PathModel(Model):
         else:
             points = antithetic(self.pairs, tuple(q.nodes.mean.shape), generator, q.mean)
         some = padded.rows.any(dim=1)
-        return fit, start * some, path_divergence(self.process, q.nodes, q.weights, points)
+        return fit, start * some, self._path_divergence(q.nodes, q.weights, points)
+
+    def _path_divergence(self, q: Marginals, weights: Tensor, points: Tensor) -> Tensor:
+        return path_divergence(self.process, q, weights, points)
 
     def _expected_log_prob(
         self, padded: Padded, mean: Tensor, cov: Tensor, generator: torch.Generator | None
@@ -128,14 +149,37 @@ class PathModel(Model):
         context, rows = self.encoder(padded), self._rows(padded)
         last = padded.time[:, -1:]
         inside = torch.minimum(times, last)
-        z = self.posterior.sample(
-            padded, context, rows, torch.cat([inside, last], dim=1), draws=draws, generator=generator
-        )
+        query = torch.cat([inside, last], dim=1)
+        if self.particles:
+            z = self.smooth(padded, query, draws=draws, generator=generator).path
+        else:
+            z = self.posterior.sample(padded, context, rows, query, draws=draws, generator=generator)
         z, z_last = z[:, :, :-1], z[:, :, -1]
         if bool((times > last).any()):
             z = torch.where((times > last)[None, ..., None], self._roll_out(z_last, last[:, 0], times, generator), z)
         eta = self.decoder(z)
         return Draws(eta, self.likelihood.sample(eta, generator), z)
+
+    def smooth(self, padded: Padded, query: Tensor, *, draws: int, generator: torch.Generator) -> Particles:
+        """Draws from the posterior of the process itself by particles, at ``query [S, K]`` inside the data."""
+
+        def log_prob(z: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+            eta = self.decoder(z)
+            return self.likelihood.log_prob(values.expand_as(eta), eta, mask.expand_as(eta))
+
+        sight = Sight(log_prob)
+        if isinstance(self.decoder, LinearDecoder) and isinstance(self.likelihood, Gaussian):
+            sight = Sight(log_prob, self.decoder.weight, self.decoder.bias, self.likelihood.noise)
+        smoother = ParticlePosterior(self.process, sight, particles=self.particles or 1000, step=self.step)
+        found = smoother.sample(padded, query, draws=draws, generator=generator)
+        least = float(found.ess.min())
+        if least < FEW:
+            warnings.warn(
+                f"the particle smoother came down to {least:.1f} effective particles; take more than {self.particles}",
+                SciInferWarning,
+                stacklevel=2,
+            )
+        return found
 
     def _roll_out(self, z: Tensor, start: Tensor, times: Tensor, generator: torch.Generator) -> Tensor:
         later = torch.maximum(times, start[:, None])

@@ -62,14 +62,20 @@ def path_divergence(prior: NonlinearProcess, q: Marginals, weights: Tensor, poin
         weights: ``[S, K]`` of the time quadrature. points: ``[P, S, K, d]`` or ``[P, 1, 1, d]``, standard normal
         (random, or a cubature rule: exact when the drift is linear).
     """
+    z, f = drifts_of(prior, q, points)
+    t = q.time.expand(z.shape[:-1])
+    integrand = 0.5 * ((f - prior.drift(t, z)) / prior.diffusion(t, z)).square().sum(-1).mean(0)
+    return (weights * integrand).sum(-1)
+
+
+def drifts_of(prior: NonlinearProcess, q: Marginals, points: Tensor) -> tuple[Tensor, Tensor]:
+    """States ``m + R x`` at standard normal ``points [P, S, K, d]`` and the posterior drift ``f`` there."""
     centred = matvec(q.root, points)
     z = q.mean + centred
     t = q.time.expand(z.shape[:-1])
     g = prior.diffusion(t, z)
     whitened = torch.linalg.solve_triangular(q.root.mT, points.expand_as(centred).unsqueeze(-1), upper=True).squeeze(-1)
-    f = q.velocity + matvec(q.flow, centred) - 0.5 * g.square() * whitened + 0.5 * prior.spread_divergence(t, z)
-    integrand = 0.5 * ((f - prior.drift(t, z)) / g).square().sum(-1).mean(0)
-    return (weights * integrand).sum(-1)
+    return z, q.velocity + matvec(q.flow, centred) - 0.5 * g.square() * whitened + 0.5 * prior.spread_divergence(t, z)
 
 
 def gaussian_divergence(m1: Tensor, S1: Tensor, m0: Tensor, S0: Tensor) -> Tensor:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC
+from typing import Any, Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +14,28 @@ from .base import LinearProcess, NonlinearProcess
 from .linear import StationaryLinear
 
 
-class NeuralSDE(NonlinearProcess):
+class LinearAnchor(Protocol):
+    """A linear drift near a nonlinear one, and the diffusion of both."""
+
+    @property
+    def drift_matrix(self) -> Tensor:
+        """``F [d, d]``."""
+        ...
+
+    @property
+    def spread(self) -> Tensor:
+        """Diagonal of ``G G^T``, ``[d]``."""
+        ...
+
+
+class AnchoredSDE(NonlinearProcess, ABC):
+    """A process with constant diffusion and a linear drift that its posterior can start from."""
+
+    #: a LinearAnchor; subclasses hold modules of different kinds here
+    linear: Any
+
+
+class NeuralSDE(AnchoredSDE):
     """``dz = (F z + s tanh(net(z) / s)) dt + G dW``: a stable linear part, a bounded learned rest, diagonal ``G``.
 
     The net starts at zero, so training starts from a linear process; the bounded rest keeps long rollouts finite.
@@ -59,7 +83,7 @@ class TiltedLinear(LinearProcess):
     A posterior with another diffusion than the prior's has infinite divergence from it; sharing is the only way.
     """
 
-    def __init__(self, prior: NeuralSDE) -> None:
+    def __init__(self, prior: AnchoredSDE) -> None:
         super().__init__()
         self.dim = prior.dim
         self.matrix = nn.Parameter(prior.linear.drift_matrix.detach().clone())

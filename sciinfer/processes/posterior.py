@@ -13,7 +13,7 @@ from ..nets.mlp import linear
 from .bridge import Bridge, build_bridge
 from .hermite import HermiteKnots, gaps_of, hermite_marginals
 from .matching import Marginals, bridge_marginals, gap_nodes, random_nodes
-from .neural import NeuralSDE, TiltedLinear
+from .neural import AnchoredSDE, NeuralSDE, TiltedLinear
 
 #: Gauss-Legendre nodes per gap where the answer must be exact to round-off
 GAUSS = 16
@@ -68,7 +68,7 @@ class BridgePosterior(PathPosterior):
     When prior, decoder and noise are linear-Gaussian this is the exact posterior; the encoder corrects it otherwise.
     """
 
-    def __init__(self, prior: NeuralSDE, width: int, *, known_rows: bool, generator: torch.Generator) -> None:
+    def __init__(self, prior: AnchoredSDE, width: int, *, known_rows: bool, generator: torch.Generator) -> None:
         super().__init__()
         self.tilted = TiltedLinear(prior)
         self.head = linear(width, 2 * prior.dim, generator=generator)
