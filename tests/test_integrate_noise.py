@@ -10,7 +10,7 @@ import torch
 
 from sciinfer.errors import ConfigError, ShapeError, TimeError
 from sciinfer.integrate import BrownianPath
-from sciinfer.integrate.hashing import mix64, node_codes, normal_pairs, path_codes
+from sciinfer.integrate.hashing import _box_muller, mix64, node_codes, normal_pairs, path_codes
 
 F64 = torch.float64
 
@@ -114,6 +114,16 @@ def test_increments_of_uneven_cells_have_their_own_variance():
     assert bool(((steps.var(dim=1) / lengths - 1).abs() < 5 * math.sqrt(2 / 20_000)).all())
     correlation = torch.corrcoef(steps) - torch.eye(12, dtype=F64)
     assert float(correlation.abs().max()) < 5 / math.sqrt(20_000)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_the_lowest_and_highest_words_give_finite_normals(dtype):
+    # high halves -2^31 .. -2^31 + 200 and 2^31 - 200 .. 2^31 - 1: in single precision they round
+    edges = torch.cat([torch.arange(-(2**31), -(2**31) + 200), torch.arange(2**31 - 200, 2**31)])
+    out = torch.empty(1, 2, 400, dtype=dtype)
+    _box_muller((edges << 32)[None] + 12345, out)
+    assert bool(torch.isfinite(out).all()) and 6.0 < float(out.abs().max()) < 6.8
+    assert len(out[0, 0, :200].unique()) == 200  # and the tail keeps its resolution
 
 
 # --- consistency

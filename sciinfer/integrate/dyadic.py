@@ -17,6 +17,8 @@ from .hashing import path_codes
 
 #: normals made at once; larger blocks leave the cache and are slower
 _BLOCK = 1 << 17
+#: the same for an accelerator, where a call costs more than its numbers
+_BLOCK_AWAY = 1 << 24
 #: longest block in steps, so that a diverging integration is noticed early
 _LONGEST = 2048
 
@@ -100,8 +102,9 @@ class NoisePath(ABC):
         return self._steps_per_block()
 
     def _steps_per_block(self) -> int:
-        # a power of two; at least 8, so that each recursion of _refined climbs two levels or more
-        fit = max(8, min(_LONGEST, _BLOCK // max(1, len(self._codes))))
+        # a power of two; at least 8, so that each recursion climbs two levels or more
+        many = _BLOCK if self.device.type == "cpu" else _BLOCK_AWAY
+        fit = max(8, min(_LONGEST, many // max(1, len(self._codes))))
         return 1 << (fit.bit_length() - 1)
 
     def _queries(self) -> int:

@@ -117,8 +117,8 @@ def uniforms(words: Tensor) -> tuple[Tensor, Tensor]:
 
 def _box_muller(words: Tensor, out: Tensor) -> None:
     """Fill ``out [n, 2, K]`` with two normals for each of the ``words [n, K]``."""
-    # the high half is signed, in [-2^31, 2^31): shifting it to (0, 1) keeps log finite
-    radius = (words >> 32).to(out.dtype).add_(2.0**31 + 0.5).mul_(2.0**-32)
+    # shifted to [0, 2^32) as an integer: as a float32, the lowest would round to 0, whose log is infinite
+    radius = (words >> 32).add_(1 << 31).to(out.dtype).add_(0.5).mul_(2.0**-32)
     radius.log_().mul_(-2.0).sqrt_()
     angle = words.bitwise_and_(0xFFFFFFFF).to(out.dtype).mul_(2.0 * math.pi * 2.0**-32)
     torch.mul(torch.cos(angle), radius, out=out[:, 0])
