@@ -14,7 +14,7 @@ __entries__ = [
         "kind": "simulators",
         "name": "fractional_ou",
         "target": "fractional_ou",
-        "summary": "Mean-reverting SDE driven by fractional Brownian motion (rough or persistent), exact, irregular times",
+        "summary": "Mean-reverting SDE driven by fractional Brownian motion, exact, at irregular times",
         "dims": ("series", "time"),
         "units": {"y": "1", "time": "s"},
         "license": "Apache-2.0",

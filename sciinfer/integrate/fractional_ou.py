@@ -51,9 +51,10 @@ def transition(process: FractionalOU, dt: Tensor) -> tuple[Tensor, Tensor]:
     """``A, Q [..., 1 + K, 1 + K]`` over the steps ``dt [...]``, which broadcast with the parameters."""
     poles, mix = _poles(process), _mix(process)
     decay = (-poles * dt[..., None]).exp()
-    # the row of X: c_k (e^{-gamma_k h} - e^{-theta h}), the difference taken without cancellation
+    # the row of X: c_k (e^{-gamma_k h} - e^{-theta h}), the difference taken without cancellation or overflow
     gap = process.rates - process.theta[..., None]
-    fall = decay[..., :1] * torch.expm1(-gap * dt[..., None])
+    slower = torch.minimum(process.rates, process.theta[..., None])
+    fall = gap.sign() * (-slower * dt[..., None]).exp() * torch.expm1(-gap.abs() * dt[..., None])
     row = torch.cat([decay[..., :1], mix[..., 1:] * fall / _scale(process)], dim=-1)
     A = torch.cat([row.unsqueeze(-2), torch.diag_embed(decay)[..., 1:, :]], dim=-2)
     total = poles[..., :, None] + poles[..., None, :]
