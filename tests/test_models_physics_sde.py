@@ -89,7 +89,7 @@ def test_the_parameter_posterior_is_laplace_s():
         model.process.log_sd.fill_(-12.0)
         for value in u:
             model.process.mean.fill_(float(value))
-            logs.append(float(model.log_likelihood(batch)) - 0.5 * float(value) ** 2)
+            logs.append(float(model.log_likelihood(batch).sum()) - 0.5 * float(value) ** 2)
         weight = torch.softmax(torch.tensor(logs, dtype=F64), 0)
         mean = float((weight * u).sum())
         sd = float((weight * (u - mean).square()).sum().sqrt())
