@@ -1,0 +1,143 @@
+"""The ``latent-ode`` model: a start drawn once, and an ordinary equation from there on."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import ConfigError
+from ..extend import registry
+from ..integrate.rk43 import RK43
+from ..integrate.tableau import EmbeddedRK
+from ..labelled.schema import Schema
+from ..nets import ENCODERS, LinearDecoder, MLPDecoder
+from ..random import generator
+from .base import Model
+from .latent_ode_field import FirstOrder, SecondOrder
+from .latent_ode_model import REGULARISERS, Integration, LatentODE
+
+__entries__ = [
+    {
+        "kind": "models",
+        "name": "latent-ode",
+        "target": "latent_ode",
+        "summary": "latent ordinary differential equation of first or second order: the start decides the whole path",
+        "references": [
+            "Chen, Rubanova, Bettencourt, Duvenaud (2018), Neural ordinary differential equations",
+            "Rubanova, Chen, Duvenaud (2019), Latent ODEs for irregularly-sampled time series",
+            "Yildiz, Heinonen, Lahdesmaki (2019), ODE2VAE",
+            "Pal, Edelman, Rackauckas (2023), Locally regularized neural differential equations",
+        ],
+        "options": {
+            "order": "1 (default): z' = f(z); 2: z'' = f(z, z')",
+            "latent": "dimension of z (order 2: of the place); default 2 for one channel, else channels + 2, at most 8",
+            "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
+            "decoder": "linear (default) | mlp",
+            "encoder": "scan (default) | attention",
+            "hidden": "width of the drift net",
+            "width": "width of the encoder",
+            "noise": "starting noise standard deviation, in units of each channel's own",
+            "solver": "rk4 (default; equal steps) | tsit5 | dopri5 | kvaerno5 (adaptive for each series)",
+            "step": "step of rk4, in typical gaps of the data",
+            "rtol": "tolerance of the adaptive solvers",
+            "gradient": "backprop (default) | checkpoint (less memory)",
+            "regularise": "none (default) | global | local: penalise the solver's own error estimate",
+            "penalty": "weight of that penalty",
+            "warmup": "fraction of training over which the divergence fades in",
+            "curriculum": "fraction of training over which the fitted span grows from a tenth of a series to all",
+        },
+    },
+]
+
+
+def latent_ode(
+    schema: Schema,
+    *,
+    seed: int = 0,
+    order: int = 1,
+    latent: int | None = None,
+    likelihood: str = "gaussian",
+    decoder: str = "linear",
+    encoder: str = "scan",
+    hidden: int = 32,
+    width: int = 32,
+    noise: float = 0.5,
+    solver: str = "rk4",
+    step: float = 1.0,
+    rtol: float = 1e-5,
+    gradient: str = "backprop",
+    regularise: str = "none",
+    penalty: float = 1.0,
+    warmup: float = 0.2,
+    curriculum: float = 0.3,
+) -> Model:
+    """Build a latent ODE for data of this schema.
+
+    Args:
+        schema: channels and time scale. seed: starting weights. The others are listed in the registry's entry.
+
+    Raises:
+        ConfigError: an option is unknown or out of range.
+
+    References:
+        Rubanova, Chen, Duvenaud (2019), Latent ODEs for irregularly-sampled time series.
+    """
+    _check_whole({"latent": latent, "hidden": hidden, "width": width})
+    _check_positive({"noise": noise, "step": step, "rtol": rtol, "penalty": penalty})
+    _check_fractions({"warmup": warmup, "curriculum": curriculum})
+    for name, value, known in (
+        ("decoder", decoder, ("linear", "mlp")),
+        ("encoder", encoder, tuple(ENCODERS)),
+        ("gradient", gradient, ("backprop", "checkpoint")),
+        ("regularise", regularise, REGULARISERS),
+    ):
+        if value not in known:
+            raise ConfigError(f"unknown {name} {value!r}", fix=f"one of: {', '.join(known)}")
+    if order not in (1, 2):
+        raise ConfigError(f"order must be 1 or 2, got {order!r}", variable="order")
+    g, C = generator(seed, "weights"), schema.n_channels
+    d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
+    field = (FirstOrder if order == 1 else SecondOrder)(d, (hidden, hidden), generator=g)
+    seen = LinearDecoder(d, C, generator=g) if decoder == "linear" else MLPDecoder(d, C, (hidden,), generator=g)
+    build = registry().get("likelihoods", likelihood)
+    lik = build(C, noise=noise) if likelihood in ("gaussian", "student-t") else build(C)
+    return LatentODE(
+        field,
+        ENCODERS[encoder](C, width, generator=g),
+        seen,
+        lik,
+        _integration(solver, step, rtol, gradient),
+        warmup=warmup,
+        curriculum=curriculum,
+        regularise=regularise,
+        penalty=penalty,
+        generator=g,
+        seed_start=seed,
+    )
+
+
+def _integration(solver: str, step: float, rtol: float, gradient: str) -> Integration:
+    if solver == "rk4":
+        return Integration(RK43, float(step), checkpoint=gradient == "checkpoint")
+    known = ("tsit5", "dopri5", "kvaerno5", "rk43")
+    found = registry().get("solvers", f"ode-{solver}") if solver in known else None
+    if not isinstance(found, EmbeddedRK):
+        raise ConfigError(f"unknown solver {solver!r}", fix=f"one of: rk4, {', '.join(known)}")
+    return Integration(found, None, float(rtol), checkpoint=gradient == "checkpoint")
+
+
+def _check_whole(values: dict[str, int | None]) -> None:
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", variable=name)
+
+
+def _check_positive(values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if not (isinstance(value, int | float) and 0 < value < math.inf):
+            raise ConfigError(f"{name} must be a positive number, got {value!r}", variable=name)
+
+
+def _check_fractions(values: dict[str, float]) -> None:
+    for name, value in values.items():
+        if not (isinstance(value, int | float) and 0 <= value <= 1):
+            raise ConfigError(f"{name} must lie in [0, 1], got {value!r}", variable=name, fix=f"{name}=0.2")
