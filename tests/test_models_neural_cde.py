@@ -71,11 +71,11 @@ def test_ten_thousand_rows_cost_as_many_steps_as_ten():
     for n in (10, 10_000):
         batch = SeriesBatch.of([torch.arange(n, dtype=F64)], [torch.randn((n, 2), generator=g, dtype=F64)])
         calls.clear()
-        begun = clock.perf_counter()
+        begun = clock.process_time()
         model.loss(batch, generator=stream("long")).value.backward()
-        seconds[n] = clock.perf_counter() - begun, len(calls)
+        seconds[n] = clock.process_time() - begun, len(calls)
     assert seconds[10][1] == seconds[10_000][1] == 10
-    assert seconds[10_000][0] < 20
+    assert seconds[10_000][0] < 8
 
 
 def test_online_answers_do_not_read_later_values():

@@ -27,7 +27,10 @@ def _decay(t, z, p):
 DECAY = Physics(("x",), {"rate": Parameter(0.8)}, _decay)
 
 
-@pytest.mark.parametrize("name", ["lotka-volterra", "damped-pendulum", "van-der-pol"])
+@pytest.mark.parametrize(
+    "name",
+    ["lotka-volterra", *(pytest.param(n, marks=pytest.mark.slow) for n in ("damped-pendulum", "van-der-pol"))],
+)
 def test_the_shared_checks(name):
     # a wild start makes the linearisation of a chaotic guess sensitive to the last bits: moved less far
     check_model(lambda seed=0: physics_sde(SCHEMA, seed=seed, physics=name, **TINY), sample_batch(), moved=0.05)
@@ -73,8 +76,9 @@ def _identity():
     return decoder
 
 
-def test_the_parameter_posterior_is_laplace_s():
-    """One rate, much data: mean and sd of q equal those of a grid over the same likelihood times the prior."""
+@pytest.mark.slow
+def test_the_parameter_posterior_is_that_of_a_grid():
+    """One rate, many data: mean and sd of q equal those of a grid over the same likelihood times the prior."""
     model = physics_sde(_line_schema(), physics=DECAY, remainder=0, iterations=1)
     _fix(model, spread=0.4, noise=0.1)
     g, t = np.random.default_rng(0), np.arange(0.0, 40.0, 0.5)

@@ -193,7 +193,7 @@ class PhysicsModel(Model):
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Few parameters, a smooth objective without randomness: quasi-Newton on all data, no held-out part."""
-        return {"optimiser": "lbfgs", "steps": 120, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
+        return {"optimiser": "lbfgs", "steps": 200, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
 
     # -- answers -------------------------------------------------------------------------------------------------
 
