@@ -1,9 +1,8 @@
-"""The posterior of a fractional SDE: a feedback control that pushes the one Brownian motion behind ``X`` and memory.
+"""The posterior of a fractional SDE: a feedback on the noise that drives ``X`` and its memory together.
 
-Memory and ``X`` share their noise, so the diffusion is rank-deficient and a posterior may only act through it:
-``dW -> dW + u dt``, at the price ``1/2 int |u|^2 dt``. For a linear drift and Gaussian rows the best ``u`` that is
-constant over a step solves a linear-quadratic problem (a Riccati recursion backwards from the last datum); a net
-corrects it where the drift is not linear.
+Memory and ``X`` share their noise, so the diffusion is rank-deficient and a posterior may only act through that noise.
+A step is ``s' = A s + c + B e`` with ``e`` standard normal; given what the later data say, ``e`` is normal with a mean
+linear in ``s``. For a linear drift this is the exact posterior; a net corrects it where the drift is not linear.
 """
 
 from __future__ import annotations
@@ -14,16 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from ..processes.fractional import FractionalSDE, Step
-from ..statespace import matvec, symmetrise
+from ..statespace import discretise, matvec, symmetrise
 
 
 class Feedback(NamedTuple):
-    """``u = offset - gain s`` at each step; ``start_mean [S, D]``, ``start_cov [S, D, D]`` of the whitened start."""
+    """``e ~ N(offset - gain s, root root^T)`` at each of ``N`` steps, and the start in whitened coordinates.
+
+    ``gain [S, D, D]``, ``offset [S, D]``, ``root [S, D, D]``; ``log_root [S, N]``: logarithms of the roots'
+    determinants; ``start [S, D]``, ``start_root [S, D, D]``, ``start_log_root [S]``.
+    """
 
     gain: list[Tensor]
     offset: list[Tensor]
-    start_mean: Tensor
-    start_cov: Tensor
+    root: list[Tensor]
+    log_root: Tensor
+    start: Tensor
+    start_root: Tensor
+    start_log_root: Tensor
 
 
 class LinearGuide(nn.Module):
@@ -40,25 +46,26 @@ class LinearGuide(nn.Module):
             self.matrix.copy_(-torch.diag(prior.log_rate.exp()))
 
     def transition(self, prior: FractionalSDE, step: Step, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``s' = A s + c + G u`` for ``s = (X, memory component by component)``, ``D = d (1 + K)``.
+        """``s' = A s + c + B e`` for ``s = (X, memory component by component)``, ``e`` component by component.
 
         Returns:
-            ``A [S, D, D]``, ``c [S, D]``, ``G [S, D, d]``.
+            ``A [S, D, D]``, ``c [S, D]``, ``B [S, D, D]``, ``D = d (1 + K)``.
         """
         d, K, S = prior.dim, prior.terms, len(step.size)
         augmented = torch.cat([self.matrix, self.offset[:, None]], dim=1)
         augmented = torch.cat([augmented, torch.zeros_like(augmented[:1])], dim=0)
-        flow = torch.linalg.matrix_exp(augmented * step.size[:, None, None])
+        # the library's matrix_exp depends on the rest of the batch in the tenth digit
+        flow, _ = discretise(augmented, torch.zeros_like(augmented), step.size)
         sigma = prior.log_scale.exp()
         eye = torch.eye(d, dtype=flow.dtype, device=flow.device)
         pull = torch.einsum("i,sk,ij->sijk", sigma, weights[1:] * (step.decay - 1), eye).reshape(S, d, d * K)
-        top = torch.cat([flow[:, :d, :d], pull], dim=-1)
         keep = torch.diag_embed(step.decay.repeat(1, d))
-        A = torch.cat([top, torch.cat([keep.new_zeros(S, d * K, d), keep], dim=-1)], dim=-2)
+        bottom = torch.cat([keep.new_zeros(S, d * K, d), keep], dim=-1)
+        A = torch.cat([torch.cat([flow[:, :d, :d], pull], dim=-1), bottom], dim=-2)
         c = torch.cat([flow[:, :d, d], keep.new_zeros(S, d * K)], dim=-1)
-        lift = weights[0] * step.size + (step.reach * weights[1:]).sum(-1)
-        reach = torch.einsum("sk,ij->sikj", step.reach, eye).reshape(S, d * K, d)
-        return A, c, torch.cat([lift[:, None, None] * torch.diag(sigma), reach], dim=-2)
+        kick = torch.einsum("i,sk,ij->sijk", sigma, weights @ step.root, eye).reshape(S, d, -1)
+        shake = torch.einsum("skl,ij->sikjl", step.root[:, 1:], eye).reshape(S, d * K, -1)
+        return A, c, torch.cat([kick, shake], dim=-2)
 
 
 def start_root(prior: FractionalSDE) -> Tensor:
@@ -76,36 +83,48 @@ def riccati(
         steps: ``N``. J: ``[S, N + 1, d, d]`` and h: ``[S, N + 1, d]``: information ``H^T H`` and ``H^T y`` of whitened
             rows, zero where nothing was observed.
     """
-    S, d = h.shape[0], prior.dim
+    d = prior.dim
     D = d * (1 + prior.terms)
-    L, v = h.new_zeros(S, D, D), h.new_zeros(S, D)
-    gains: list[Tensor] = []
-    offsets: list[Tensor] = []
+    eye = torch.eye(D, dtype=h.dtype, device=h.device)
+    L, v = h.new_zeros(len(h), D, D), h.new_zeros(len(h), D)
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for k in range(len(steps), -1, -1):
         if k < len(steps):
-            A, c, G = guide.transition(prior, steps[k], weights)
-            v = v - matvec(L, c)
-            price = torch.diag_embed(steps[k].size.clamp(min=1e-12)[:, None].expand(S, prior.dim))
-            inner = symmetrise(price + G.mT @ L @ G)
-            solved = torch.linalg.solve(inner, torch.cat([G.mT @ L @ A, (G.mT @ v.unsqueeze(-1))], dim=-1))
-            gain, offset = solved[..., :-1], solved[..., -1]
-            gains.append(gain)
-            offsets.append(offset)
-            v = matvec(A.mT, v - matvec(L @ G, offset))
-            closed = A - G @ gain
+            A, c, B = guide.transition(prior, steps[k], weights)
+            v, LB = v - matvec(L, c), L @ B
+            inverse_root = torch.linalg.cholesky(eye + symmetrise(B.mT @ LB))
+            both = torch.cat([LB.mT @ A, (B.mT @ v.unsqueeze(-1))], dim=-1)
+            gain, offset = torch.cholesky_solve(both, inverse_root).split([D, 1], dim=-1)
+            found.append((gain, offset.squeeze(-1), *_spread(inverse_root, eye)))
+            v = matvec(A.mT, v - matvec(LB, offset.squeeze(-1)))
+            closed = A - B @ gain
             # Joseph's form: sums of positive semi-definite terms only
-            L = symmetrise(closed.mT @ L @ closed + gain.mT @ price @ gain)
+            L = symmetrise(closed.mT @ L @ closed + gain.mT @ gain)
         L = L + torch.nn.functional.pad(J[:, k], (0, D - d, 0, D - d))
         v = v + torch.nn.functional.pad(h[:, k], (0, D - d))
+    gains, offsets, roots, logs = ([row[i] for row in found[::-1]] for i in range(4))
+    log_root = torch.stack(logs, dim=1) if logs else h.new_zeros(len(h), 0)
+    return Feedback(gains, offsets, roots, log_root, *_start(prior, L, v, eye))
+
+
+def _spread(inverse_root: Tensor, eye: Tensor) -> tuple[Tensor, Tensor]:
+    """A root of ``M^{-1}`` for ``M = C C^T``, and the logarithm of its determinant."""
+    root = torch.linalg.solve_triangular(inverse_root, eye.expand_as(inverse_root), upper=False).mT
+    return root, -inverse_root.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+
+def _start(prior: FractionalSDE, L: Tensor, v: Tensor, eye: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     R = start_root(prior)
-    mean0 = torch.cat([prior.start_mean, prior.start_mean.new_zeros(D - prior.dim)])
-    precision = torch.eye(D, dtype=L.dtype, device=L.device) + R.mT @ L @ R
-    cov = torch.cholesky_inverse(torch.linalg.cholesky(symmetrise(precision)))
-    return Feedback(gains[::-1], offsets[::-1], matvec(cov @ R.mT, v - matvec(L, mean0)), cov)
+    mean0 = torch.cat([prior.start_mean, prior.start_mean.new_zeros(len(eye) - prior.dim)])
+    inverse_root = torch.linalg.cholesky(eye + symmetrise(R.mT @ L @ R))
+    right = matvec(R.mT, v - matvec(L, mean0)).unsqueeze(-1)
+    return torch.cholesky_solve(right, inverse_root).squeeze(-1), *_spread(inverse_root, eye)
 
 
-def start_divergence(feedback: Feedback) -> Tensor:
-    """``KL(N(mean, cov) || N(0, I))`` of the whitened start, ``[S]``."""
-    mean, cov = feedback.start_mean, feedback.start_cov
-    trace = cov.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return 0.5 * (trace + mean.square().sum(-1) - mean.shape[-1] - torch.linalg.slogdet(cov)[1])
+def surprise(shift: Tensor, root: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """``e = shift + root noise`` and ``log q(e) - log p(e)`` without the determinant, ``1/2 |e|^2 - 1/2 |noise|^2``.
+
+    Taken at the draw and not on average: where the feedback is exact, the ELBO is then the same on every path.
+    """
+    e = shift + matvec(root, noise)
+    return e, 0.5 * (e.square().sum(-1) - noise.square().sum(-1))

@@ -14,10 +14,10 @@ from ..processes.bridge import take
 from ..processes.fractional import FractionalSDE, Step
 from ..processes.simulate import check_length
 from ..random import generator as stream
-from ..statespace import cholesky, matvec
+from ..statespace import matvec
 from .base import Draws, Loss, Model
 from .exact import whitened_rows
-from .fractional_control import Feedback, LinearGuide, riccati, start_divergence, start_root
+from .fractional_control import Feedback, LinearGuide, riccati, start_root, surprise
 from .fractional_start import gap_and_span, start_at_mode
 from .grids import pad_for
 from .simulated import refine
@@ -35,17 +35,18 @@ class _Grid(NamedTuple):
 
 
 class _Paths(NamedTuple):
-    """``z [n, S, N + 1, d]`` and the cost of the control ``[n, S]``."""
+    """``z [n, S, N + 1, d]``; divergences of its start and its noise, ``[n, S]``, at the draws."""
 
     z: Tensor
+    start: Tensor
     cost: Tensor
 
 
 class FractionalNeuralModel(Model):
-    """``dX = f(X) dt + sigma dB^H``, ``y = W X + b + noise``; simulated ELBO with a control on the shared noise.
+    """``dX = f(X) dt + sigma dB^H``, ``y = W X + b + noise``; simulated ELBO, feedback on the shared noise.
 
-    ``ELBO = E log p(y | X) - KL(start) - 1/2 E int |u|^2 dt``; the discretised model is itself the model, so the bound
-    holds at any step; the bound's gap shrinks with the step.
+    ``ELBO = E log p(y | X) - KL(start) - sum_k E KL(noise of step k)``. The discretised process is itself the model, so
+    the bound holds at any step; with a linear drift it is tight.
 
     Args:
         process, encoder, decoder, likelihood: the parts. width: of the encoder. step: longest Euler step, model time.
@@ -99,7 +100,7 @@ class FractionalNeuralModel(Model):
         return Loss(value, {name: term.detach().sum() / count for name, term in terms.items()})
 
     def elbo_terms(self, batch: SeriesBatch, *, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected log-likelihood, ``KL(q_0 || p_0)`` and ``1/2 E int |u|^2 dt`` of each series, ``[S]`` each.
+        """Expected log-likelihood, divergences of the start and of the path's noise of each series, ``[S]`` each.
 
         Without a generator the paths are a fixed set, the same for every series.
         """
@@ -113,7 +114,7 @@ class FractionalNeuralModel(Model):
         latent = paths.z.gather(2, at[None, ..., None].expand(n, *at.shape, self.process.dim))
         eta = self.decoder(latent)
         fit = self.likelihood.log_prob(padded.values.expand_as(eta), eta, padded.mask).sum(2).mean(0)
-        return fit, start_divergence(feedback), paths.cost.mean(0)
+        return fit, paths.start.mean(0), paths.cost.mean(0)
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -155,31 +156,35 @@ class FractionalNeuralModel(Model):
             return torch.cat([drawn, -drawn]) if antithetic else drawn
 
         D = p.dim * (1 + p.terms)
-        start = feedback.start_mean + matvec(cholesky(feedback.start_cov), noise(D))
+        start, begun = surprise(feedback.start, feedback.start_root, noise(D))
         state = matvec(start_root(p), start)
         z, y = state[..., : p.dim] + p.start_mean, state[..., p.dim :].unflatten(-1, (p.dim, p.terms))
         context = self.encoder(padded)
-        path, cost = [z], z.new_zeros(z.shape[:2])
+        path, cost = [z], -feedback.log_root.sum(1).expand(z.shape[:2])
         for k, step in enumerate(steps):
-            t = grid.fine[:, k]
-            u = self._push(padded, context, grid, feedback, k, z, y)
-            cost = cost + 0.5 * u.square().sum(-1) * step.size
-            z, y = p.advance(z, y, step, noise(p.dim, 1 + p.terms), u, t=t.expand(z.shape[:-1]), weights=weights)
+            shift = self._shift(padded, context, grid, feedback, k, z, y)
+            shaken, paid = surprise(shift, feedback.root[k], noise(D))
+            cost = cost + paid
+            t = grid.fine[:, k].expand(z.shape[:-1])
+            z, y = p.advance(z, y, step, shaken.unflatten(-1, (p.dim, 1 + p.terms)), t=t, weights=weights)
             path.append(z)
-        return _Paths(torch.stack(path, dim=2), cost)
+        return _Paths(torch.stack(path, dim=2), begun - feedback.start_log_root, cost)
 
-    def _push(
+    def _shift(
         self, padded: Padded, context: Tensor, grid: _Grid, feedback: Feedback, k: int, z: Tensor, y: Tensor
     ) -> Tensor:
-        """``u [n, S, d]``: the feedback, and the net's correction until the last datum."""
-        u = feedback.offset[k] - matvec(feedback.gain[k], torch.cat([z, y.flatten(-2)], dim=-1))
+        """Mean of the step's noise ``[n, S, D]``: the feedback, and until the last datum the net's push on ``dW``."""
+        shift = feedback.offset[k] - matvec(feedback.gain[k], torch.cat([z, y.flatten(-2)], dim=-1))
         t = grid.fine[:, k, None].contiguous()
         following = torch.searchsorted(padded.time.contiguous(), t, right=True)
         live = (t < grid.last) & padded.rows.any(dim=1, keepdim=True)
         following = following.clamp(max=padded.time.shape[1] - 1)
         ahead = (padded.time.gather(1, following) - t).clamp(min=0.0)
         seen = torch.cat([take(context, following)[:, 0], ahead], dim=-1).expand(*z.shape[:-1], -1)
-        return u + self.correction(torch.cat([seen, z], dim=-1)) * live
+        size = (grid.fine[:, k + 1] - grid.fine[:, k]).sqrt()[:, None]
+        push = self.correction(torch.cat([seen, z], dim=-1)) * live * size
+        # the first noise of a component is its Brownian increment, which moves X and all of the memory
+        return shift + torch.nn.functional.pad(push[..., None], (0, self.process.terms)).flatten(-2)
 
     # -- answers -------------------------------------------------------------------------------------------------
 

@@ -18,12 +18,11 @@ _RIDGE = 1e-9
 
 
 class Step(NamedTuple):
-    """Of each memory state over a step ``h [...]``: ``decay``, ``reach [..., K]`` (response to a constant push on the
-    noise) and ``root [..., 1 + K, 1 + K]`` of the covariance of ``(dW, the noise of each)``."""
+    """Of steps ``size [...]``: ``decay [..., K]`` of each memory state, and ``root [..., 1 + K, 1 + K]`` of the
+    covariance of ``(dW, the noise of each)``."""
 
     size: Tensor
     decay: Tensor
-    reach: Tensor
     root: Tensor
 
 
@@ -115,23 +114,22 @@ class FractionalSDE(NonlinearProcess):
         share = torch.where(total > 0, -torch.expm1(-total) / total.clamp(min=1e-300), torch.ones_like(total))
         ridge = _RIDGE * torch.eye(len(poles), dtype=share.dtype, device=share.device)
         root = torch.linalg.cholesky(share + ridge) * size.sqrt()[..., None, None]
-        parts = (size, (-x).exp(), -torch.expm1(-x) / rates, root)
+        parts = (size, (-x).exp(), root)
         return Step(*(part.to(self.log_scale) for part in parts))
 
     def advance(
-        self, z: Tensor, y: Tensor, step: Step, noise: Tensor, push: Tensor, *, t: Tensor, weights: Tensor
+        self, z: Tensor, y: Tensor, step: Step, noise: Tensor, *, t: Tensor, weights: Tensor
     ) -> tuple[Tensor, Tensor]:
         """One step of ``X [..., d]`` and the memory ``y [..., d, K]``.
 
         Args:
-            noise: ``[..., d, 1 + K]`` standard normal. push: ``u [..., d]``, added to the Brownian motion's rate.
-            t: ``[...]``. weights: :meth:`weights`, solved once for a whole path.
+            noise: ``[..., d, 1 + K]``, standard normal under the prior. t: ``[...]``.
+            weights: :meth:`weights`, solved once for a whole path.
         """
         shaken = torch.einsum("...ij,...cj->...ci", step.root, noise)
-        brownian = shaken[..., 0] + push * step.size[..., None]
-        later = y * step.decay[..., None, :] + shaken[..., 1:] + push[..., None] * step.reach[..., None, :]
-        moved = weights[0] * brownian + (later - y) @ weights[1:]
-        rate = self.log_rate.exp()
-        x = rate * step.size[..., None]
-        held = step.size[..., None] * torch.where(x > 0, -torch.expm1(-x) / x.clamp(min=1e-30), torch.ones_like(x))
+        later = y * step.decay[..., None, :] + shaken[..., 1:]
+        moved = weights[0] * shaken[..., 0] + (later - y) @ weights[1:]
+        x = self.log_rate.exp() * step.size[..., None]
+        share = torch.where(x > 0, -torch.expm1(-x) / x.clamp(min=1e-30), torch.ones_like(x))
+        held = step.size[..., None] * share
         return z + held * self.drift(t, z) + self.log_scale.exp() * moved, later
