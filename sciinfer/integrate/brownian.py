@@ -213,8 +213,8 @@ def _half_root(lengths: Tensor) -> Tensor:
 
 
 def _split(increments: Tensor, normals: Tensor, lengths: Tensor) -> Tensor:
-    """Halve intervals: ``[n, K]`` increments and normals, ``[n, 1]`` lengths, to ``[2 n, K]`` in time order."""
-    spread, half = normals * _half_root(lengths), increments * 0.5
+    """Halve intervals: ``[n, K]`` increments and normals (both used up), ``[n, 1]`` lengths, to ``[2 n, K]``."""
+    spread, half = normals.mul_(_half_root(lengths)), increments.mul_(0.5)
     halves = torch.empty(len(half), 2, half.shape[1], dtype=half.dtype, device=half.device)
     torch.add(half, spread, out=halves[:, 0])
     torch.sub(half, spread, out=halves[:, 1])

@@ -38,7 +38,8 @@ class EulerMaruyama(Solver):
 
     def step(self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor) -> Tensor:
         """One step; separate products and sums, so that a row has the same bits in any batch."""
-        return z + drift(t, z) * dt + self.product(diffusion(t, z), dw)
+        # sums in place: for large batches, fresh memory would cost more than the arithmetic
+        return (drift(t, z) * dt).add_(z).add_(self.product(diffusion(t, z), dw))
 
     def embedded(
         self, drift: Field, diffusion: Field, t: Tensor, carry: Carry, dt: float, dw: Tensor

@@ -200,12 +200,12 @@ class SpaceTimePath(NoisePath):
 
 
 def _halves(items: Tensor, normals: Tensor, roots: Tensor) -> Tensor:
-    """``[n, 2, K]`` pairs and normals, ``[n, 1]`` roots of the lengths, to ``[2 n, 2, K]`` in time order."""
+    """``[n, 2, K]`` pairs and normals (both used up), ``[n, 1]`` roots of the lengths, to ``[2 n, 2, K]``."""
     (whole, height), (first, second) = items.unbind(1), normals.unbind(1)
-    tilt = first * (roots * 0.25)
+    tilt = first.mul_(roots * 0.25)
     turn = torch.add(tilt, height, alpha=1.5)
-    base = torch.sub(height * 0.25, tilt, alpha=0.5)
-    spread, half = second * (roots * math.sqrt(1 / 48)), whole * 0.5
+    base = height.mul_(0.25).sub_(tilt, alpha=0.5)
+    spread, half = second.mul_(roots * math.sqrt(1 / 48)), whole.mul_(0.5)
     halves = torch.empty(len(items), 2, *items.shape[1:], dtype=items.dtype, device=items.device)
     torch.add(half, turn, out=halves[:, 0, 0])
     torch.sub(half, turn, out=halves[:, 1, 0])

@@ -51,6 +51,6 @@ class AdditiveSRK(Solver):
         whole, height = dw.unbind()
         mean = height.add(whole, alpha=0.5)
         f, g, late = drift(t, z), diffusion(t, z), diffusion(t + dt, z)
-        middle = z.add(f, alpha=0.75 * dt).add(self.product(late, mean), alpha=1.5)
+        middle = z.add(f, alpha=0.75 * dt).add_(self.product(late, mean), alpha=1.5)
         slope = f.add(drift(t + 0.75 * dt, middle), alpha=2.0)
         return z.add(slope, alpha=dt / 3.0) + self.product(late, whole - mean) + self.product(g, mean)

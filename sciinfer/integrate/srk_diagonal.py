@@ -54,12 +54,12 @@ class DiagonalSRK(Solver):
         f, g = drift(t, z), diffusion(t, z)
         near = z.add(f, alpha=0.25 * dt)
         g2 = diffusion(quarter, near.add(g, alpha=0.5 * root))
-        g3 = diffusion(later, z.add(f, alpha=dt).sub(g, alpha=root))
-        g4 = diffusion(quarter, near.add(g2, alpha=3.0 * root).sub(g, alpha=5.0 * root).add(g3, alpha=0.5 * root))
-        f2 = drift(t + 0.75 * dt, z.add(f, alpha=0.75 * dt).addcmul(g, mean, value=1.5))
+        g3 = diffusion(later, z.add(f, alpha=dt).sub_(g, alpha=root))
+        g4 = diffusion(quarter, near.add(g2, alpha=3.0 * root).sub_(g, alpha=5.0 * root).add_(g3, alpha=0.5 * root))
+        f2 = drift(t + 0.75 * dt, z.add(f, alpha=0.75 * dt).addcmul_(g, mean, value=1.5))
         first, second, third, fourth = _weights(whole, mean, dt, root)
         moved = z.add(f.add(f2, alpha=2.0), alpha=dt / 3.0)
-        return moved.addcmul(g, first).addcmul(g2, second).addcmul(g3, third).addcmul(g4, fourth)
+        return moved.addcmul_(g, first).addcmul_(g2, second).addcmul_(g3, third).addcmul_(g4, fourth)
 
 
 def _weights(whole: Tensor, mean: Tensor, dt: float, root: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -27,7 +27,7 @@ class Suspect(NamedTuple):
 def suspect(fields: Sequence[object]) -> Suspect | None:
     """The first parameter that is not finite, else the one of largest norm, of the modules behind ``fields``.
 
-    A field is a module, a method of one, or a function that holds one in its closure; None where there is no module.
+    A field is a module, a method of one, or a function that refers to one; None where there is no module.
 
     Example:
         >>> import torch
@@ -49,7 +49,7 @@ def suspect(fields: Sequence[object]) -> Suspect | None:
 
 
 def modules(fields: Sequence[object]) -> Iterator[torch.nn.Module]:
-    """Every module that a field is, is a method of, or closes over, once."""
+    """Every module that a field is, is a method of, or refers to, once."""
     seen: set[int] = set()
     pending = list(fields)
     while pending:
@@ -60,13 +60,22 @@ def modules(fields: Sequence[object]) -> Iterator[torch.nn.Module]:
         if isinstance(field, torch.nn.Module):
             yield field
             continue
-        owner = getattr(field, "__self__", None)
-        if owner is not None:
-            pending.append(owner)
-        for cell in getattr(field, "__closure__", None) or ():
-            try:
-                inside = cell.cell_contents
-            except ValueError:  # a name that is not bound yet
-                continue
-            if isinstance(inside, torch.nn.Module) or callable(inside):
-                pending.append(inside)
+        pending += _held(field)
+
+
+def _held(field: object) -> Iterator[object]:
+    """What a function refers to and could hold parameters: its object, its closure, modules among its globals."""
+    owner = getattr(field, "__self__", None)
+    if owner is not None:
+        yield owner
+    for cell in getattr(field, "__closure__", None) or ():
+        try:
+            inside = cell.cell_contents
+        except ValueError:  # a name that is not bound yet
+            continue
+        if isinstance(inside, torch.nn.Module) or callable(inside):
+            yield inside
+    code, spaces = getattr(field, "__code__", None), getattr(field, "__globals__", {})
+    for name in code.co_names if code is not None else ():
+        if isinstance(spaces.get(name), torch.nn.Module):
+            yield spaces[name]
