@@ -16,6 +16,7 @@ import xarray as xr
 from torch import Tensor
 
 from . import __version__
+from .diagnostics.latent_use import latent_use
 from .errors import CheckpointError, ConfigError, SciInferWarning, StateError
 from .extend import RunInfo, registry
 from .labelled.frames import as_fitted
@@ -29,6 +30,8 @@ from .labelled.storage import load_folder, save_folder
 from .labelled.times import query_times
 from .labelled.write import netcdf_bytes
 from .models.base import Draws, Model
+from .models.path_checks import quadratic_variation
+from .models.path_model import PathModel
 from .random import generator
 from .scoring import score_forecasts, split_at
 from .training import History
@@ -172,6 +175,38 @@ class Fitted:
             seed=self.seed if seed is None else seed,
             references=references or {},
         )
+
+    def latent_report(self, *, draws: int = 50, seed: int | None = None) -> xr.Dataset:
+        """How much of each latent dimension the data decide, and whether the diffusion moves as much as the paths do.
+
+        ``share`` of its variance that the data decide, ``information`` (nats, at one time), ``active`` (share above
+        1 %), ``quadratic_variation`` (squared innovations over those of the model: 1 if the diffusion is right, above
+        if it has collapsed; only where the model has a nonlinear process).
+
+        Args:
+            draws: posterior draws, at least 2. seed: default the fit's.
+
+        Returns:
+            Dataset over ``latent_dim``.
+
+        Raises:
+            StateError: the model has no latent path, or was not trained.
+        """
+        self._require_draws(draws)
+        batch, seed = self._conditioning().batch, self.seed if seed is None else seed
+        rows = batch.padded()
+        latents = [part.latent for part in self.draw_chunks(batch, rows.time.to(self._like().dtype), draws, seed)]
+        if any(latent is None for latent in latents):
+            raise StateError(f"model {self.name!r} has no latent path to report on", fix="use score for its forecasts")
+        seen = torch.cat([latent for latent in latents if latent is not None], dim=1)[:, rows.rows]
+        found: dict[str, Any] = latent_use(seen.double().numpy())._asdict()
+        if isinstance(self.model, PathModel):
+            like = self._like()
+            variation = quadratic_variation(
+                self.model, batch.to(like.device, like.dtype), generator=self._generator(seed, "variation")
+            )
+            found["quadratic_variation"] = variation.double().cpu().numpy()
+        return xr.Dataset({name: ("latent_dim", value) for name, value in found.items()}, attrs={"model": self.name})
 
     def summary(self) -> str:
         """Model, data, how training ended, learned quantities.

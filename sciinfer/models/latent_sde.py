@@ -12,7 +12,7 @@ from ..extend import registry
 from ..gp.kernels import parse_kernel
 from ..labelled.schema import Schema
 from ..likelihoods import Gaussian, Likelihood
-from ..nets import ENCODERS, Decoder, LinearDecoder, MLPDecoder
+from ..nets import ENCODERS, Decoder, InverseLipschitzDecoder, LinearDecoder, MLPDecoder
 from ..processes import NeuralSDE, StationaryLinear
 from ..processes.mixture_posterior import MixturePosterior
 from ..processes.posterior import BridgePosterior, HermitePosterior, PathPosterior
@@ -36,7 +36,8 @@ __entries__ = [
             "process": "neural (default) | linear | structural",
             "latent": "latent dimension; default 2 for one channel, else channels + 2, at most 8",
             "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
-            "decoder": "linear (default) | mlp",
+            "decoder": "linear (default) | mlp | inverse-lipschitz (no latent direction can be ignored)",
+            "ard": "True: shrink latent dimensions that the data do not need (linear decoder)",
             "encoder": "scan (default) | attention",
             "posterior": "bridge (default) | hermite | mixture (several modes)",
             "components": "bridges in a mixture",
@@ -72,6 +73,7 @@ def latent_sde(
     noise: float = 0.3,
     nodes: int = 8,
     warmup: float = 0.0,
+    ard: bool = False,
 ) -> Model:
     """Build a latent SDE for data of this schema.
 
@@ -113,7 +115,9 @@ def latent_sde(
     q = _posterior(posterior, prior, width, known, components, g)
     _one_of("encoder", encoder, tuple(ENCODERS))
     enc = ENCODERS[encoder](C, width, generator=g)
-    chosen = {"inference": inference, "nodes": nodes, "warmup": warmup}
+    if ard and not isinstance(dec, LinearDecoder):
+        raise ConfigError("ard needs the linear decoder", variable="ard", fix='decoder="linear"')
+    chosen: dict[str, Any] = {"inference": inference, "nodes": nodes, "warmup": warmup, "ard": ard}
     return PathModel(prior, enc, q, dec, lik, **chosen, seed_start=seed, particles=particles)
 
 
@@ -123,9 +127,11 @@ def _likelihood(name: str, channels: int, noise: float) -> Likelihood:
 
 
 def _decoder(name: str, dim: int, channels: int, hidden: int, g: torch.Generator) -> Decoder:
-    _one_of("decoder", name, ("linear", "mlp"))
+    _one_of("decoder", name, ("linear", "mlp", "inverse-lipschitz"))
     if name == "linear":
         return LinearDecoder(dim, channels, generator=g)
+    if name == "inverse-lipschitz":
+        return InverseLipschitzDecoder(dim, channels, hidden, generator=g)
     return MLPDecoder(dim, channels, (hidden,), generator=g)
 
 

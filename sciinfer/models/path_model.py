@@ -28,6 +28,8 @@ from .simulated import simulated_elbo
 
 #: effective particles below which a prediction says so
 FEW = 10
+#: where the log of a shrunk decoder column stops falling
+_SMALLEST = 1e-6
 #: the two estimators of the ELBO
 INFERENCE = ("simulation-free", "simulated")
 
@@ -45,6 +47,8 @@ class PathModel(Model):
         warmup: fraction of training over which the divergences fade in.
         seed_start: seed of the random starts of the linear part.
         particles: predict by a particle smoother of so many; 0: by the amortised posterior.
+        ard: a linear decoder's columns are shrunk by ``C/2 sum_k log |w_k|^2``, the marginal of independent normal
+            weights whose variance for each latent dimension is estimated (automatic relevance determination).
     """
 
     def __init__(
@@ -61,9 +65,10 @@ class PathModel(Model):
         warmup: float = 0.0,
         seed_start: int = 0,
         particles: int = 0,
+        ard: bool = False,
     ) -> None:
         super().__init__()
-        self.particles = particles
+        self.particles, self.ard = particles, ard
         self.process, self.encoder, self.posterior = process, encoder, posterior
         self.decoder, self.likelihood = decoder, likelihood
         self.inference, self.nodes, self.pairs, self.warmup, self.seed_start = (
@@ -94,9 +99,15 @@ class PathModel(Model):
         fit, start, path = self.elbo_terms(batch, generator=generator)
         beta = min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
         count = max(batch.observed, 1)
-        value = -(fit - beta * (start + path)).sum() / count
+        value = (self._relevance() - (fit - beta * (start + path)).sum()) / count
         terms = {"fit": fit, "start": start, "path": path}
         return Loss(value, {name: term.detach().sum() / count for name, term in terms.items()})
+
+    def _relevance(self) -> Tensor | float:
+        if not self.ard or not isinstance(self.decoder, LinearDecoder):
+            return 0.0
+        weight = self.decoder.weight
+        return 0.5 * weight.shape[0] * (weight.square().sum(0) + _SMALLEST).log().sum()
 
     def elbo_terms(self, batch: SeriesBatch, *, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
         """Expected log-likelihood, ``KL(q_0 || p_0)`` and path divergence of each series, ``[S]`` each.

@@ -1,6 +1,6 @@
 """Neural building blocks: perceptrons and encoders of ragged series."""
 
-from .decoder import Decoder, LinearDecoder, MLPDecoder
+from .decoder import Decoder, InverseLipschitzDecoder, LinearDecoder, MLPDecoder
 from .encoder import AttentionEncoder, Encoder, ScanEncoder
 from .mlp import MLP, linear
 from .s5 import S5Encoder
@@ -18,6 +18,7 @@ __all__ = [
     "AttentionEncoder",
     "Decoder",
     "Encoder",
+    "InverseLipschitzDecoder",
     "LinearDecoder",
     "MLPDecoder",
     "S5Encoder",
