@@ -66,7 +66,8 @@ class LatentPrior(nn.Module):
         out_before, x, z_before, begun = (
             torch.cat([zero(part[:, :1]), part[:, :-1]], dim=1) for part in (out, states[-1], z, rows)
         )
-        h = self._context(out_before, x, step, begun)
+        # one step for all needs one exponential, not one for each row
+        h = self._context(out_before, x, step, begun, step if regular is None else regular)
         end = Past(time[:, -1], z[:, -1], out[:, -1], tuple(x[:, -1] for x in states), rows[:, -1])
         return h, z_before * begun[..., None], torch.where(begun, step, -1.0), end
 
@@ -80,7 +81,7 @@ class LatentPrior(nn.Module):
     def look(self, past: Past, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """One row of :meth:`contexts` at ``time [B]``."""
         step = torch.where(past.begun, time - past.time, 0.0)
-        h = self._context(past.out, past.states[-1], step, past.begun)
+        h = self._context(past.out, past.states[-1], step, past.begun, step)
         return h, past.z, torch.where(past.begun, step, -1.0)
 
     def push(self, past: Past, time: Tensor, z: Tensor, live: Tensor) -> Past:
@@ -97,8 +98,8 @@ class LatentPrior(nn.Module):
             past.begun | live,
         )
 
-    def _context(self, out: Tensor, x: Tensor, step: Tensor, begun: Tensor) -> Tensor:
-        carried = torch.view_as_real(self.stack.propagate(x, step)).flatten(-2)
+    def _context(self, out: Tensor, x: Tensor, step: Tensor, begun: Tensor, gap: Tensor) -> Tensor:
+        carried = torch.view_as_real(self.stack.propagate(x, gap)).flatten(-2)
         flag = begun[..., None].to(out.dtype)
         return torch.cat([out * flag, carried * flag, step[..., None].log1p() * flag, flag], dim=-1)
 

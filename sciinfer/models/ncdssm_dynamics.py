@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..errors import BudgetError
 from ..nets import MLP
 from ..processes import LinearProcess, NonlinearProcess
 from ..processes.simulate import MAX_STEPS
-from ..statespace import Filtered, LinearGaussian, discretise, matvec, symmetrise, unique_steps
+from ..statespace import Filtered, LinearGaussian, discretise, matvec, outer_form, symmetrise, unique_steps
 from ..statespace.sequential import update
 
 
@@ -87,19 +88,26 @@ class FreeLinear(LinearProcess):
 
 
 class FilteredDynamics(NonlinearProcess):
-    """``dz = f(z) dt + G dW`` with a local linearisation of ``f``."""
+    """``dz = f(z) dt + G dW`` with a local linearisation of ``f``; ``F [count, d, d]`` are the matrices, built once per
+    pass over the data."""
+
+    matrices: Stable
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.dim, self.start = dim, Start(dim)
 
     @abstractmethod
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``f [..., d]`` and the matrix ``[..., d, d]`` that moves a covariance."""
+    def velocity(self, z: Tensor, F: Tensor) -> Tensor:
+        """``f(z) [..., d]``."""
+
+    @abstractmethod
+    def jacobian(self, z: Tensor, F: Tensor) -> Tensor:
+        """The matrix ``[..., d, d]`` that moves a covariance."""
 
     def drift(self, t: Tensor, z: Tensor) -> Tensor:
         """``f(z)``."""
-        return self.linearise(z)[0]
+        return self.velocity(z, self.matrices())
 
     def diffusion(self, t: Tensor, z: Tensor) -> Tensor:
         """Diagonal of ``G``."""
@@ -122,10 +130,13 @@ class MixedLinear(FilteredDynamics):
         self.matrices = Stable(dim, count, generator=generator)
         self.net = MLP(dim, count, (hidden,), generator=generator)
 
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity(self, z: Tensor, F: Tensor) -> Tensor:
         """See the class."""
-        F = torch.einsum("...k,kij->...ij", self.net(z).softmax(-1), self.matrices())
-        return matvec(F, z), F
+        return matvec(self.jacobian(z, F), z)
+
+    def jacobian(self, z: Tensor, F: Tensor) -> Tensor:
+        """See the class."""
+        return (self.net(z).softmax(-1) @ F.flatten(1)).unflatten(-1, F.shape[1:])
 
 
 class Perceptron(FilteredDynamics):
@@ -139,63 +150,78 @@ class Perceptron(FilteredDynamics):
         super().__init__(dim)
         self.matrices = Stable(dim, 1, generator=generator)
 
-        def normal(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(shape[1]))
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64) / math.sqrt(shape[1])
 
-        self.into, self.out = normal(hidden, dim), nn.Parameter(0.1 * normal(dim, hidden).detach())
+        self.into, self.out = nn.Parameter(normal(hidden, dim)), nn.Parameter(0.1 * normal(dim, hidden))
         self.bias = nn.Parameter(torch.zeros(hidden, dtype=torch.float64))
 
-    def linearise(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def velocity(self, z: Tensor, F: Tensor) -> Tensor:
         """See the class."""
-        F, bent = self.matrices()[0], torch.tanh(z @ self.into.mT + self.bias)
-        return z @ F.mT + bent @ self.out.mT, F + (self.out * (1 - bent.square())[..., None, :]) @ self.into
+        return z @ F[0].mT + torch.tanh(z @ self.into.mT + self.bias) @ self.out.mT
+
+    def jacobian(self, z: Tensor, F: Tensor) -> Tensor:
+        """See the class."""
+        slope = 1 - torch.tanh(z @ self.into.mT + self.bias).square()
+        return F[0] + (self.out * slope[..., None, :]) @ self.into
 
 
-Moments = tuple[Tensor, Tensor, Tensor]
+def linear_step(J: Tensor, D: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """``A = exp(J h)`` and ``Q = int_0^h exp(J s) D exp(J s)^T ds`` of a short step, by one exponential.
+
+    Args:
+        J: ``[B, d, d]``. D: ``[d, d]``. h: ``[B]``.
+
+    References:
+        Van Loan (1978), Computing integrals involving the matrix exponential.
+    """
+    d = J.shape[-1]
+    upper = torch.cat([J, D.expand_as(J)], dim=-1)
+    lower = torch.cat([torch.zeros_like(J), -J.mT], dim=-1)
+    found = torch.linalg.matrix_exp(torch.cat([upper, lower], dim=-2) * h[:, None, None])
+    A = found[:, :d, :d]
+    return A, symmetrise(found[:, :d, d:] @ A.mT)
 
 
-def advance(dynamics: FilteredDynamics, m: Tensor, P: Tensor, gap: Tensor, step: float) -> Moments:
-    """Moments after ``gap [B]``, and the transition of small deviations, by Runge-Kutta steps of at most ``step``.
+class Step(NamedTuple):
+    """After a gap: mean ``[B, d]``, and ``A, Q [B, d, d]`` such that a covariance becomes ``A P A^T + Q``."""
 
-    ``m' = f(m)``, ``P' = J P + P J^T + G G^T``, ``A' = J A``. Each series has its own steps.
+    mean: Tensor
+    A: Tensor
+    Q: Tensor
 
-    Returns:
-        ``m [B, d]``, ``P``, ``A [B, d, d]``.
+
+def advance(dynamics: FilteredDynamics, m: Tensor, gap: Tensor, step: float, F: Tensor, D: Tensor) -> Step:
+    """Carry the moments over ``gap [B]`` by steps of at most ``step``, as many as each series needs.
+
+    ``m' = f(m)`` by Runge-Kutta (order 4); deviations by the exact flow of the Jacobian in the middle of the step
+    (order 2, exact for linear ``f``), under which a covariance stays positive.
 
     Raises:
         BudgetError: a gap is more than ``MAX_STEPS`` steps long.
     """
-    eye = torch.eye(m.shape[-1], dtype=m.dtype, device=m.device)
-    D = torch.diag(dynamics.start.diffusion.square())
     counts = torch.ceil(gap / step).clamp(min=1)
     if bool((counts > MAX_STEPS).any()):
         raise BudgetError(f"a gap of {float(gap.max()):.3g} model times is too long", fix="split the series there")
-    h = gap / counts
-
-    def slope(m: Tensor, P: Tensor, A: Tensor) -> Moments:
-        f, J = dynamics.linearise(m)
-        JP = J @ P
-        return f, JP + JP.mT + D, J @ A
-
-    state: Moments = (m, P, eye.expand_as(P))
+    A = torch.eye(dynamics.dim, dtype=m.dtype, device=m.device).expand(len(m), -1, -1)
+    Q = torch.zeros_like(A)
     for done in range(int(counts.max())):
-        state = _runge_kutta(slope, state, h * (done < counts))
-    return state[0], symmetrise(state[1]), state[2]
+        h = gap / counts * (done < counts)
+        m, middle = _runge_kutta(dynamics, m, h[:, None], F)
+        one, noise = linear_step(dynamics.jacobian(middle, F), D, h)
+        Q = noise if done == 0 else outer_form(one, Q) + noise
+        A = one @ A
+    return Step(m, A, Q)
 
 
-def _runge_kutta(slope, state: Moments, h: Tensor) -> Moments:
-    sizes = (h[:, None], h[:, None, None], h[:, None, None])
-
-    def moved(slopes: Moments, factor: float) -> Moments:
-        m, P, A = (x + factor * size * s for x, size, s in zip(state, sizes, slopes, strict=True))
-        return m, P, A
-
-    k1 = slope(*state)
-    k2 = slope(*moved(k1, 0.5))
-    k3 = slope(*moved(k2, 0.5))
-    k4 = slope(*moved(k3, 1.0))
-    m, P, A = ((a + 2 * b + 2 * c + d) / 6 for a, b, c, d in zip(k1, k2, k3, k4, strict=True))
-    return moved((m, P, A), 1.0)
+def _runge_kutta(dynamics: FilteredDynamics, m: Tensor, h: Tensor, F: Tensor) -> tuple[Tensor, Tensor]:
+    """The state after ``h`` and that in the middle."""
+    k1 = dynamics.velocity(m, F)
+    k2 = dynamics.velocity(m + 0.5 * h * k1, F)
+    middle = m + 0.5 * h * k2
+    k3 = dynamics.velocity(middle, F)
+    k4 = dynamics.velocity(m + h * k3, F)
+    return m + h / 6 * (k1 + 2 * (k2 + k3) + k4), middle
 
 
 def filter_moments(
@@ -211,19 +237,20 @@ def filter_moments(
     """
     B, N = grid.shape
     m0, P0 = (part.expand(B, *part.shape) for part in dynamics.initial())
-    m, P, A = m0, P0, torch.eye(dynamics.dim, dtype=y.dtype, device=y.device).expand_as(P0)
+    F, D = dynamics.matrices(), torch.diag(dynamics.start.diffusion.square())
+    eye = torch.eye(dynamics.dim, dtype=y.dtype, device=y.device).expand_as(P0)
+    m, P, ahead = m0, P0, Step(m0, eye, torch.zeros_like(eye))
     rows, values, gaps = H.unbind(1), y.unbind(1), grid.diff(dim=1).unbind(1)
     found: list[list[Tensor]] = [[] for _ in range(6)]
     loglik = torch.zeros_like(grid[:, 0])
     for k in range(N):
-        before = P
         if k:
-            m, P, A = advance(dynamics, m, P, gaps[k - 1], step)
-        Q = symmetrise(P - A @ before @ A.mT)
-        ahead = (m, P)
+            ahead = advance(dynamics, m, gaps[k - 1], step, F, D)
+            m, P = ahead.mean, outer_form(ahead.A, P) + ahead.Q
+        predicted = (ahead.A, ahead.Q, m, P)
         m, P, gained = update(m, P, rows[k], values[k])
         loglik = loglik + gained
-        for part, value in zip(found, (A, Q, *ahead, m, P), strict=True):
+        for part, value in zip(found, (*predicted, m, P), strict=True):
             part.append(value)
     A, Q, mean_pred, cov_pred, mean, cov = (torch.stack(part, dim=1) for part in found)
     return LinearGaussian(A, Q, H, y, m0, P0), Filtered(mean, cov, mean_pred, cov_pred, loglik)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,11 +46,17 @@ def convolve_states(rate: Tensor, step: Tensor, b: Tensor) -> Tensor:
     """
     T = b.shape[1]
     size = _smooth(2 * T - 1)
-    number = torch.arange(T, dtype=rate.real.dtype, device=b.device)
-    kernel = (rate[:, None] * (step * number)).exp()
     # time last: the transforms then run along memory
-    spectrum = torch.fft.fft(b.transpose(1, 2), n=size) * torch.fft.fft(kernel, n=size)
+    spectrum = torch.fft.fft(b.transpose(1, 2), n=size) * torch.fft.fft(_powers(rate * step, T), n=size)
     return torch.fft.ifft(spectrum, n=size)[..., :T].transpose(1, 2)
+
+
+def _powers(exponent: Tensor, count: int) -> Tensor:
+    """``exp(exponent k)`` for ``k < count``, ``[N, count]``: complex exponentials of two short ranges, multiplied."""
+    side = max(math.isqrt(count - 1) + 1, 1)
+    number = torch.arange(side, dtype=exponent.real.dtype, device=exponent.device)
+    fine, coarse = (exponent[:, None] * number).exp(), (exponent[:, None] * (side * number)).exp()
+    return (coarse[:, :, None] * fine[:, None, :]).flatten(1)[:, :count]
 
 
 def _smooth(least: int) -> int:

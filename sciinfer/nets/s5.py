@@ -151,7 +151,7 @@ class S5Stack(nn.Module):
         return h, tuple(states)
 
     def propagate(self, x: Tensor, step: Tensor) -> Tensor:
-        """The last layer's states ``[..., N]`` after ``step [...]`` without a row."""
+        """The last layer's states ``[..., N]`` after ``step [...]`` (or one step for all) without a row."""
         last = self.layers[-1]
         return last.gate(step) * x if isinstance(last, S5Layer) else x
 
