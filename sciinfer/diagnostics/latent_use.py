@@ -14,7 +14,7 @@ ACTIVE = 0.01
 
 
 class LatentUse(NamedTuple):
-    """For each latent dimension: ``share`` of its variance that the data decide, ``information`` in nats, ``active``."""
+    """By latent dimension: ``share`` of its variance that the data decide, ``information`` in nats, ``active``."""
 
     share: Array
     information: Array
