@@ -4,6 +4,7 @@ from .brownian import BrownianPath
 from .dyadic import NoisePath
 from .euler_maruyama import EulerMaruyama
 from .exponential import ExponentialEuler
+from .flow import Flow, flow
 from .girsanov import PathKL, control, girsanov
 from .gradients import GRADIENTS
 from .grid import StepGrid, step_grid
@@ -17,14 +18,20 @@ from .reversible_heun import ReversibleHeun
 from .rosenbrock import Rosenbrock
 from .runge_kutta import RungeKutta
 from .sde import sdeint
-from .solver import NOISE_TYPES, Field, OdeSolver, Solver, Trajectory
+from .solver import NOISE_TYPES, Field, OdeReport, OdeSolver, Solver, Trajectory
 from .space_time import SpaceTimePath
 from .srk import srk
 from .srk_additive import AdditiveSRK
 from .srk_diagonal import DiagonalSRK
 from .srk_general import GeneralSRK
+from .tableau import EmbeddedRK, Tableau
 
 __all__ = [
+    "OdeReport",
+    "Tableau",
+    "EmbeddedRK",
+    "flow",
+    "Flow",
     "AdditiveSRK",
     "DiagonalSRK",
     "ExponentialEuler",

@@ -65,6 +65,8 @@ class _Front:
     due: Tensor
     tries: Tensor
     cost: Tensor
+    refused: Tensor
+    least: Tensor
 
     def keep(self, live: Tensor) -> None:
         """Only these."""
@@ -130,8 +132,11 @@ class Search:
         bad = moving & ~(torch.isfinite(slope).all(1) & (h > 0))
         place = torch.searchsorted(self.times, start[:, None].contiguous(), right=True)
         due = self.later.gather(1, place)[:, 0]
-        before, cost = torch.full_like(h, 1e-4), (2 * moving).to(h)
-        front = _Front(rows, start, z0, slope, h, before, end.clone(), place[:, 0], due, rows * 0, cost)
+        before, cost, none = torch.full_like(h, 1e-4), (2 * moving).to(h), torch.zeros_like(rows)
+        least = 4e-6 * torch.finfo(h.dtype).eps * (end - start)
+        front = _Front(
+            rows, start, z0, slope, h, before, end.clone(), place[:, 0], due, none, cost, none.clone(), least
+        )
         if bool(bad.any()):
             self.front = front
             self._stuck(bad, torch.zeros_like(h))
@@ -150,29 +155,28 @@ class Search:
         if taken.solved is not None:
             good, ratio = good & taken.solved, torch.where(taken.solved, ratio, torch.full_like(ratio, 1e9))
         now.tries += live
-        now.cost += taken.cost * live
-        self._resize(h, ratio, good, live)
-        commit = good if everyone else good & live
-        whole = bool(commit.all())
+        if isinstance(taken.cost, Tensor):
+            now.cost += taken.cost * live
+        fine = bool(good.all())
+        self._resize(h, ratio, good, live, fine)
+        commit, whole = good if everyone else good & live, everyone and fine
         arrived = torch.where(h >= left, now.end, now.t + h)
         self._commit(taken, h, arrived if whole else torch.where(commit, arrived, now.t), commit, whole)
 
-    def _resize(self, h: Tensor, ratio: Tensor, good: Tensor, live: Tensor) -> None:
+    def _resize(self, h: Tensor, ratio: Tensor, good: Tensor, live: Tensor, fine: bool) -> None:
         """``h <- h clamp(0.9 ratio^(-1/p + 0.75 b) before^b)``, never longer after a refusal."""
         now, power = self.front, 1.0 / self.weights.order
-        ratio = ratio.nan_to_num(nan=1e9, posinf=1e9).clamp(min=1e-10)
-        factor = _SAFETY * ratio ** (0.75 * _MEMORY - power) * now.before**_MEMORY
-        factor = factor.clamp(_LEAST, _MOST)
-        if bool(good.all()):
-            now.h, now.before = h * factor, ratio.clamp(min=1e-4)
+        ratio = ratio.clamp(min=1e-4) if fine else ratio.nan_to_num(nan=1e9, posinf=1e9).clamp(min=1e-4)
+        factor = ratio ** (0.75 * _MEMORY - power) * now.before**_MEMORY
+        factor = factor.mul_(_SAFETY).clamp_(_LEAST, _MOST)
+        if fine:
+            now.h, now.before = h * factor, ratio
             return
         now.h = h * torch.where(good, factor, factor.clamp(max=_SAFETY))
-        now.before = torch.where(good, ratio.clamp(min=1e-4), now.before)
-        refused = live & ~good
-        self.rejected.index_add_(0, now.rows, refused.to(torch.int64))
-        span = (self.times[now.rows, -1] - self.times[now.rows, 0]).abs()
-        least = 4 * torch.finfo(h.dtype).eps * torch.maximum(now.t.abs(), 1e-6 * span)
-        stuck = refused & ~(now.h > least)
+        now.before = torch.where(good, ratio, now.before)
+        now.refused += ~good & live
+        least = torch.maximum(now.t.abs() * (4 * torch.finfo(h.dtype).eps), now.least)
+        stuck = live & ~(good | (now.h > least))
         if bool(stuck.any()):
             self._stuck(stuck, h)
 
@@ -229,7 +233,10 @@ class Search:
     def _settle(self) -> None:
         now = self.front
         self.reached[now.rows], self.last[now.rows], self.tries[now.rows] = now.t, now.z, now.tries
-        self.evaluations[now.rows] = now.cost.to(torch.int64)
+        # an explicit method costs the same at every try
+        each = 0 if self.weights.gamma else len(self.weights.a) - 1
+        self.evaluations[now.rows] = now.cost.to(torch.int64) + each * now.tries
+        self.rejected[now.rows] = now.refused
         ended = torch.isfinite(self.event_time[now.rows])
         if bool(ended.any()):
             rows = now.rows[ended]
