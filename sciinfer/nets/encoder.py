@@ -80,7 +80,7 @@ class _ScanLayer(nn.Module):
         gate = (rate * step).exp()
         ahead = linear_recurrence(gate, u)
         after = torch.cat([gate[:, 1:], torch.ones_like(gate[:, :1])], dim=1)
-        back = linear_recurrence(after.flip(1), u.flip(1)).flip(1)
+        back = linear_recurrence(after, u, reverse=True)
         both = torch.view_as_real(torch.cat([ahead, back], dim=-1)).flatten(-2)
         value, control = self.out(both).chunk(2, dim=-1)
         return x + value * control.sigmoid()
