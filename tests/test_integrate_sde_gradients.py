@@ -72,6 +72,21 @@ def test_gradients_along_a_given_path_backward_in_time():
     assert gap(found("adjoint"), wanted) < 1e-9 and gap(found("checkpoint"), wanted) < 1e-12
 
 
+def test_single_precision():
+    def found(gradient, dtype, solver="heun"):
+        a = torch.tensor(0.8, dtype=dtype, requires_grad=True)
+        z = sdeint(
+            lambda t, z: -a * torch.sin(z), lambda t, z: 0.2 + 0.1 * z, torch.ones(5, 2, dtype=dtype), TIMES,
+            steps=20, noise=0, solver=solver, gradient=gradient,
+        ).z  # fmt: skip
+        return float(torch.autograd.grad(z.sum(), a)[0])
+
+    for gradient in ("checkpoint", "adjoint"):
+        assert found(gradient, torch.float32) == pytest.approx(found("backprop", F64), rel=1e-4)
+    reversible = found("reversible", torch.float32, "reversible-heun")
+    assert reversible == pytest.approx(found("backprop", F64, "reversible-heun"), rel=1e-4)
+
+
 def test_adjoint_gradients_agree_with_the_exact_ones():
     # case G of the design notes: E[X_2^2] of an Ornstein-Uhlenbeck process
     n, expected = 4096, (0.2285225514, -0.4393937612, 0.6708499553, 0.1216201251)

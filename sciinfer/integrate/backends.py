@@ -11,10 +11,11 @@ from torch import Tensor
 from ..errors import BudgetError, ConfigError, NumericalError
 from ..extend import require
 from ..random import derive
-from .brownian import BrownianPath
+from .dyadic import NoisePath
 from .grid import StepGrid, checked_times, step_grid
 from .loop import not_finite
 from .solver import DIAGONAL, NOISE_TYPES, Field, Trajectory
+from .space_time import SpaceTimePath
 
 __entries__ = [
     {
@@ -54,15 +55,22 @@ class _Counted:
 
 
 class _Adapter:
-    """A BrownianPath that looks like torchsde's own; it knows increments, not areas."""
+    """A path that looks like torchsde's own: increments, and integrals U = h (D/2 + H) where it has areas."""
 
-    levy_area_approximation = "none"
-
-    def __init__(self, path: BrownianPath, shape: tuple[int, int]) -> None:
+    def __init__(self, path: NoisePath, shape: tuple[int, int]) -> None:
         self.path, self.shape, self.dtype, self.device = path, shape, path.dtype, path.device
+        self.levy_area_approximation = "space-time" if path.area else "none"
 
-    def __call__(self, ta: float | Tensor, tb: float | Tensor | None = None, **_: bool) -> Tensor:
-        return self.path(float(ta), None if tb is None else float(tb)).reshape(self.shape)
+    def __call__(
+        self, ta: float | Tensor, tb: float | Tensor | None = None, return_U: bool = False, **_: bool
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        start = float(ta)
+        if tb is None or not (return_U and isinstance(self.path, SpaceTimePath)):
+            return self.path(start, None if tb is None else float(tb)).reshape(self.shape)
+        ends = torch.tensor([start, float(tb)], dtype=torch.float64)
+        step, height = next(self.path.pairs(ends))[0].unbind()
+        area = (step * 0.5 + height) * (float(tb) - start)
+        return step.reshape(self.shape), area.reshape(self.shape)
 
 
 class _Equation(torch.nn.Module):
@@ -79,7 +87,7 @@ def torchsde_sdeint(
     z0: Tensor,
     grid: StepGrid,
     *,
-    noise: BrownianPath | int | torch.Generator,
+    noise: NoisePath | int | torch.Generator,
     method: str,
     noise_type: str = DIAGONAL,
     keys: Tensor | None = None,
@@ -169,9 +177,12 @@ def _motion(torchsde: Any, noise: Any, grid: StepGrid, size: tuple[int, int], z0
     if isinstance(noise, torch.Generator):
         noise = int(torch.randint(2**62, (), generator=noise, device=noise.device))
     t0, t1 = float(grid.times[0]), float(grid.times[-1])
-    if isinstance(noise, BrownianPath):
-        if method in _AREA:
-            raise ConfigError(f"torchsde:{method} needs more of the noise than a path gives", fix="pass a seed instead")
+    if isinstance(noise, NoisePath):
+        if method in _AREA and not (method == "srk" and noise.area):
+            raise ConfigError(
+                f"torchsde:{method} needs more of the noise than this path gives",
+                fix="pass a seed instead, or a SpaceTimePath for torchsde:srk",
+            )
         return _Adapter(noise, size)
     return torchsde.BrownianInterval(
         t0=t0,
