@@ -16,7 +16,6 @@ from sciinfer.integrate import (
     DiagonalSRK,
     EulerMaruyama,
     Heun,
-    Midpoint,
     Milstein,
     Solver,
     SpaceTimePath,
@@ -269,7 +268,9 @@ def test_global_state_and_arguments_are_untouched():
 # --- compilation
 
 
-@pytest.mark.parametrize("solver", [EulerMaruyama(), Milstein(), Heun(), Midpoint(), DiagonalSRK()])
+@pytest.mark.parametrize(
+    "solver", [EulerMaruyama(), Milstein(), Heun(), pytest.param(DiagonalSRK(), marks=pytest.mark.slow)]
+)
 def test_the_step_loop_is_one_graph(solver):
     grid, path = step_grid(UNIT, steps=10), SpaceTimePath(0, dim=2, batch=3)
     noise = torch.cat(list(path.pairs(grid.times) if solver.area else path.increments(grid.times)))

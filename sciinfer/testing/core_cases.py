@@ -106,7 +106,7 @@ def _method() -> Case:
 
 
 def _solvers() -> list[Case]:
-    names = ("euler-maruyama", "heun", "milstein")
+    names = ("euler-maruyama", "heun", "milstein", "midpoint", "reversible-heun", "srk", "implicit-euler")
     return [_case("solvers", name, _with(), exercise=_step) for name in names]
 
 
