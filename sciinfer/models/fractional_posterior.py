@@ -23,7 +23,7 @@ from ..variational.psis import psis
 #: raw coordinates of a channel: logit H, and the logarithms of rate, stationary sd and noise sd
 NAMES = ("hurst", "rate", "scale", "noise")
 #: degrees of freedom of the proposals; draws in each round that adapts them; numbers held by one call of the filter
-_HEAVY, _ROUND, _LANES = 5.0, 150, 4e6
+_HEAVY, _ROUND, _LANES = 5, 150, 4e6
 
 #: ``raw [n, C, 4] -> [n, C]``
 Density = Callable[[Tensor], Tensor]
@@ -104,7 +104,7 @@ def _with_level(matrix: Tensor, value: float) -> Tensor:
 
 
 def find_posterior(density: Density, start: Tensor, draws: int, generator: torch.Generator) -> Found:
-    """Mode, Laplace, three rounds that adapt the proposal, and a last one whose smoothed weights choose the draws.
+    """Mode and Laplace, then rounds that adapt the proposal; all their draws are weighted against the mixture of all.
 
     Args:
         density: log-posterior of every channel for itself, differentiable. start: ``[C, 4]``.
@@ -113,17 +113,18 @@ def find_posterior(density: Density, start: Tensor, draws: int, generator: torch
         NumericalError: the density is finite nowhere near the mode.
 
     References:
-        Cappé, Guillin, Marin, Robert (2004), Population Monte Carlo; Vehtari et al. (2024), Pareto smoothed
-        importance sampling.
+        Cornuet, Marin, Mira, Robert (2012), Adaptive multiple importance sampling; Vehtari et al. (2024), Pareto
+        smoothed importance sampling.
     """
     mode = find_mode(density, start)
-    centre, root = mode, _laplace(density, mode)
-    for _ in range(3):
-        points, log_weight = _propose(density, centre, root, _ROUND, generator)
-        weights, _, _ = _smooth(log_weight)
-        centre, root = _moments(points, weights, root)
-    points, log_weight = _propose(density, centre, root, max(2 * draws, 400), generator)
-    weights, khat, ess = _smooth(log_weight)
+    sizes = [_ROUND, _ROUND, _ROUND, max(draws, _ROUND)]
+    proposals, points, value = [(mode, _laplace(density, mode))], mode.new_zeros(0, *mode.shape), mode[None, :, 0][:0]
+    weights, khat, ess = value, value, value
+    for size in sizes:
+        new, at = _propose(density, *proposals[-1], size, generator)
+        points, value = torch.cat([points, new]), torch.cat([value, at])
+        weights, khat, ess = _smooth(value - _log_mixture(points, proposals, sizes))
+        proposals.append(_moments(points, weights, proposals[-1][1]))
     chosen = torch.multinomial(weights.mT, draws, replacement=True, generator=generator).mT
     return Found(points.gather(0, chosen[..., None].expand(*chosen.shape, 4)), mode, khat, ess)
 
@@ -165,17 +166,25 @@ def _laplace(density: Density, mode: Tensor, step: float = 1e-3) -> Tensor:
 def _propose(
     density: Density, centre: Tensor, root: Tensor, n: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """``n`` draws of a multivariate t ``[n, C, 4]`` and their log-weights ``[n, C]``."""
+    """``n`` draws of a multivariate t ``[n, C, 4]`` and the density there ``[n, C]``."""
     C, k = centre.shape
     z = torch.randn(n, C, k, generator=generator, dtype=centre.dtype)
-    # chi-square with an odd number of degrees of freedom as a sum of squares
-    chi = torch.randn(n, C, int(_HEAVY), generator=generator, dtype=centre.dtype).square().sum(-1)
-    t = z * (_HEAVY / chi).sqrt()[..., None]
-    points = centre + (root @ t.unsqueeze(-1)).squeeze(-1)
-    log_q = -0.5 * (_HEAVY + k) * (t.square().sum(-1) / _HEAVY).log1p() - torch.linalg.slogdet(root)[1]
+    # chi-square with a whole number of degrees of freedom as a sum of squares
+    chi = torch.randn(n, C, _HEAVY, generator=generator, dtype=centre.dtype).square().sum(-1)
+    points = centre + (root @ (z * (_HEAVY / chi).sqrt()[..., None]).unsqueeze(-1)).squeeze(-1)
     inside = points.abs().amax(-1) < 25.0
     value = _values(density, torch.where(inside[..., None], points, centre))
-    return points, torch.where(inside & value.isfinite(), value - log_q, -torch.inf)
+    return points, torch.where(inside & value.isfinite(), value, -torch.inf)
+
+
+def _log_mixture(points: Tensor, proposals: list[tuple[Tensor, Tensor]], sizes: list[int]) -> Tensor:
+    """Log-density ``[n, C]`` of the mixture of the t's, each by its share of the draws."""
+    parts = []
+    for (centre, root), size in zip(proposals, sizes, strict=False):
+        t = torch.linalg.solve(root, (points - centre).unsqueeze(-1)).squeeze(-1)
+        log_q = -0.5 * (_HEAVY + t.shape[-1]) * (t.square().sum(-1) / _HEAVY).log1p()
+        parts.append(log_q - torch.linalg.slogdet(root)[1] + math.log(size))
+    return torch.stack(parts).logsumexp(0)
 
 
 def _values(density: Density, points: Tensor) -> Tensor:
