@@ -17,7 +17,7 @@ from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.s5 import s5
 from sciinfer.models.s5_anchor import Anchor
 from sciinfer.models.s5_density import Density
-from sciinfer.models.s5_model import around, hide
+from sciinfer.models.s5_masks import around, hide
 from sciinfer.models.s5_start import fit_anchor
 from sciinfer.random import generator
 

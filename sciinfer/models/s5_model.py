@@ -16,6 +16,7 @@ from .base import Draws, Loss, Model
 from .grids import pad_for
 from .s5_anchor import Anchor, Memory, Recalled
 from .s5_density import Density
+from .s5_masks import around, hide
 from .s5_start import fit_anchor
 
 #: share of a series' past from which a held-out row is predicted, for validation
@@ -198,7 +199,9 @@ class S5Model(Model):
         draw = torch.rand(number.shape, generator=generator, dtype=torch.float64, device=number.device)
         return (draw * (number + 1)).long() - 1
 
-    def _score(self, padded: Padded, sides: list[Side], rows: list[Tensor], targets: Tensor, g: Any) -> Tensor:
+    def _score(
+        self, padded: Padded, sides: list[Side], rows: list[Tensor], targets: Tensor, g: torch.Generator
+    ) -> Tensor:
         mean, scale = self.ask(sides, rows, padded.time, g)
         found = self.density.log_prob(padded.values, mean, scale, targets)
         if self.beta == 0.0:
@@ -285,42 +288,3 @@ class S5Model(Model):
         noise, memory = self.anchor.noise_variance.detach().sqrt(), self.anchor.log_memory.detach().amax(-1).exp()
         found = {f"noise[{c}]": float(sd) for c, sd in enumerate(noise)}
         return {**found, **{f"memory[{c}]": float(tau) for c, tau in enumerate(memory)}}
-
-
-def hide(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """Which observed entries to show: all, or without single entries, whole rows, or a stretch of rows; one way and
-    one share for each series.
-
-    Example:
-        >>> from sciinfer.random import generator
-        >>> bool(hide(torch.ones(2, 5, 3, dtype=torch.bool), generator(0, "hide")).any())
-        True
-    """
-    S, T, C = mask.shape
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, dtype=torch.float64, device=mask.device)
-
-    share, kind = 0.7 * uniform(S, 1, 1), (4 * uniform(S, 1, 1)).long()
-    entries, rows = uniform(S, T, C) < share, (uniform(S, T, 1) < share).expand(S, T, C)
-    length = mask.any(-1).sum(1).to(torch.float64)[:, None, None]
-    begin = uniform(S, 1, 1) * length * (1 + share) - share * length
-    number = torch.arange(T, dtype=torch.float64, device=mask.device)[None, :, None]
-    stretch = ((number >= begin) & (number < begin + share * length)).expand(S, T, C)
-    hidden = torch.where(kind == 0, entries, torch.where(kind == 1, rows, stretch & (kind == 2)))
-    return mask & ~hidden
-
-
-def around(padded: Padded, seen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """From where each row is filled in: the last row of the past, the first of the future (``[S, T]``, -1 and ``T``:
-    none), and which entries are asked for. A row with hidden entries shows the others; any other row is left out
-    together with as many neighbours as a log-uniform draw says."""
-    S, T = padded.rows.shape
-    number = torch.arange(T, device=padded.time.device).expand(S, T)
-    draw = torch.rand((2, S, T), generator=generator, dtype=torch.float64, device=padded.time.device)
-    room = torch.stack([number, T - 1 - number]) + 1
-    skip = room.pow(draw).long()
-    partly = (padded.mask & ~seen).any(-1)
-    past = torch.where(partly, number, (number - skip[0]).clamp(min=-1))
-    future = torch.where(partly, number + 1, (number + skip[1]).clamp(max=T))
-    return past, future, torch.where(partly[..., None], padded.mask & ~seen, padded.mask)
