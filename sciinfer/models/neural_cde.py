@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +60,12 @@ class Windows(NamedTuple):
 class _Way(nn.Module):
     """One direction of time: a start and a field."""
 
-    def __init__(self, inputs: int, path: int, latent: int, hidden: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, inputs: int, path: int, latent: int, hidden: int, *, sign: float, generator: torch.Generator
+    ) -> None:
         super().__init__()
         self.start = linear(inputs, latent, generator=generator)
-        self.field = ControlledField(path, latent, hidden, generator=generator)
+        self.field = ControlledField(path, latent, hidden, sign=sign, generator=generator)
 
     def forward(self, features: Tensor, steps: Push) -> Tensor:
         """States at the window edges ``[S, N + 1, d]``, in the order of the steps."""
@@ -101,9 +103,10 @@ class NeuralCDE(HiddenRowModel):
         super().__init__()
         self.control, self.windows, self.depth, self.intensity = control, windows, depth, intensity
         inputs, path = 3 * channels, channels + (2 if intensity else 1)
-        self.ahead = _Way(inputs, path, latent, hidden, generator=generator)
+        self.ahead = _Way(inputs, path, latent, hidden, sign=1.0, generator=generator)
         # what is asked online must not know what comes later
-        self.back = None if control == "rectilinear" else _Way(inputs, path, latent, hidden, generator=generator)
+        online = control == "rectilinear"
+        self.back = None if online else _Way(inputs, path, latent, hidden, sign=-1.0, generator=generator)
         ways = 1 if self.back is None else 2
         self.head = MLP(ways * latent + inputs, 2 * channels, (hidden,), generator=generator)
         self.likelihood = Gaussian(channels, noise=noise)
@@ -133,6 +136,10 @@ class NeuralCDE(HiddenRowModel):
         variance = sd.square() + self.likelihood.noise.square()
         entries = -0.5 * ((padded.values - mean).square() / variance + variance.log() + math.log(2 * math.pi))
         return torch.where(hidden, entries, torch.zeros_like(entries)).sum((-2, -1))
+
+    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
+        """Larger steps than the simulated models take: nothing here is noisy but the hiding."""
+        return {**super().training_defaults(batch), "learning_rate": 2e-2}
 
     # -- the two passes ------------------------------------------------------------------------------------------
 
@@ -179,7 +186,7 @@ class NeuralCDE(HiddenRowModel):
         rest = self._push(window(_take(cut.prefix, place), here), cut.scale)
         z = way.field.advance(_gather(states, place), rest, _LAST_STEPS)
         step = torch.zeros(*beyond.shape, way.field.channels, dtype=z.dtype, device=z.device)
-        step[..., 0] = beyond.clamp(min=0.0).log1p()
+        step[..., 0] = way.field.sign * beyond.clamp(min=0.0).log1p()
         return way.field.advance(
             z, Push(step, torch.zeros_like(step)[..., None].expand(*step.shape, step.shape[-1])), 4
         )

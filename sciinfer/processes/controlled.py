@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -34,42 +35,56 @@ def _limited(x: Tensor, dims: int) -> Tensor:
 
 
 class ControlledField(nn.Module):
-    """``dz = F(z) dX`` with ``F(z) [d, c]`` a bounded net, advanced over a window by its log-ODE of depth two.
+    """``dz = F(z) dX`` with ``F(z) [d, c]`` a net, advanced over a window by its log-ODE of depth two.
+
+    The columns are bounded; that of time, the first channel, also forgets: ``F_0 = -r z + bounded``. Without it a
+    nearly constant field would add increments up to nothing but the path's last value.
 
     ``dz/ds = F(z) Delta + sum_b DF_b(z) (F(z) A)_b`` for ``s`` in [0, 1], ``Delta`` the increment and ``A`` the Lévy
     area; the sum is ``sum_{a<b} A_ab [F_a, F_b]``, the Lie brackets of the columns. Its derivatives are written out, so
     that no nested differentiation is needed.
 
     Args:
-        channels: ``c``. dim: ``d``. hidden: width. generator: starting weights.
+        channels: ``c``. dim: ``d``. hidden: width. sign: -1 where time runs backwards. generator: starting weights.
 
     References:
         Morrill et al. (2021), Neural rough differential equations for long time series.
         Walker et al. (2024), Log neural controlled differential equations: the Lie brackets make a difference.
     """
 
-    def __init__(self, channels: int, dim: int, hidden: int, *, generator: torch.Generator) -> None:
+    def __init__(self, channels: int, dim: int, hidden: int, *, sign: float = 1.0, generator: torch.Generator) -> None:
         super().__init__()
-        self.channels, self.dim = channels, dim
+        self.channels, self.dim, self.sign = channels, dim, sign
+        self.log_rate = nn.Parameter(torch.linspace(math.log(0.03), math.log(1.0), dim, dtype=torch.float64))
         self.into = linear(dim, hidden, generator=generator)
         self.out = linear(hidden, channels * dim, generator=generator)
 
-    def columns(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """``F^T [..., c, d]`` and the preactivation it comes from ``[..., hidden]``."""
+    @property
+    def leak(self) -> Tensor:
+        """``-r [d]``, with the sign that forgets in the direction in which time runs."""
+        return -self.sign * self.log_rate.clamp(max=0.5).exp()
+
+    def columns(self, z: Tensor) -> Tensor:
+        """``F^T [..., c, d]``."""
+        return self._columns(z)[0]
+
+    def _columns(self, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``F^T``, its bounded part, and the preactivation it comes from ``[..., hidden]``."""
         a = self.into(z)
-        return torch.tanh(self.out(nn.functional.silu(a))).unflatten(-1, (self.channels, self.dim)), a
+        bounded = torch.tanh(self.out(nn.functional.silu(a))).unflatten(-1, (self.channels, self.dim))
+        return torch.cat([bounded[..., :1, :] + (self.leak * z)[..., None, :], bounded[..., 1:, :]], dim=-2), bounded, a
 
     def velocity(self, z: Tensor, push: Push) -> Tensor:
         """``dz/ds``, ``[..., d]``."""
-        F, a = self.columns(z)
+        F, bounded, a = self._columns(z)
         gate = torch.sigmoid(a)
         slope = gate * (1 + a * (1 - gate))
         # v_b = sum_a F_a A_ab moves column b of the field along itself
         along = push.area.mT @ F
         moved = (along @ self.into.weight.mT) * slope[..., None, :]
         weight = self.out.weight.unflatten(0, (self.channels, self.dim))
-        turned = torch.einsum("bdh,...bh->...bd", weight, moved) * (1 - F.square())
-        return (push.step[..., None, :] @ F)[..., 0, :] + turned.sum(-2)
+        turned = torch.einsum("bdh,...bh->...bd", weight, moved) * (1 - bounded.square())
+        return (push.step[..., None, :] @ F)[..., 0, :] + turned.sum(-2) + self.leak * along[..., 0, :]
 
     def advance(self, z: Tensor, push: Push, steps: int = 1) -> Tensor:
         """Heun's method over the window, ``steps`` times."""
