@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from ..labelled.series import Padded
 from ..nets.mlp import MLP, linear
-from ..random import generator as stream
 from ..statespace import matvec, psd_root, solve_spd, symmetrise
 from .base import NonlinearProcess
 from .bridge import Bridge, build_bridge
@@ -69,6 +68,9 @@ class MixturePosterior(PathPosterior):
         self.head = linear(width, components * 2 * prior.dim, generator=generator)
         self.between = MLP(2 * width + 2, components * 2 * prior.dim, (width,), generator=generator, zero=True)
         self.weigh = linear(width, components, generator=generator)
+        with torch.no_grad():
+            # narrow enough to be seen as apart, else they fall back together in the first steps
+            self.between.layers[-1].bias.view(components, 2, prior.dim)[:, 1] = 2.0
         # components start apart between the data, on opposite sides of the prior's range
         side = torch.randn(prior.dim, generator=generator, dtype=torch.float64)
         level = torch.linspace(-1.0, 1.0, components, dtype=torch.float64) if components > 1 else torch.zeros(1)
@@ -242,21 +244,29 @@ def _log_normal(off: Tensor, root: Tensor) -> Tensor:
 
 
 def mixture_points(shape: tuple[int, ...], pairs: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Standard normal points ``[P, *shape]``: random, or the same few along all but the last dim."""
+    """Standard normal points ``[P, *shape]``, random; or evenly spread ones, the same for every series and component.
+
+    The spread ones are an additive recurrence that goes on from node to node, so that errors do not add up over time.
+    """
     if generator is not None:
         return antithetic(pairs, shape, generator, like)
-    one = torch.zeros((), dtype=torch.float64)
-    return antithetic(PAIRS, (1,) * (len(shape) - 1) + shape[-1:], stream(0, "mixture points"), one).to(like)
+    dim, nodes = shape[-1], shape[2:-1]
+    base = 2.0
+    for _ in range(30):  # the root of b^(d + 1) = b + 1
+        base = (1 + base) ** (1 / (dim + 1))
+    steps = torch.tensor([base ** -(k + 1) for k in range(dim)], dtype=torch.float64)
+    number = torch.arange(PAIRS * math.prod(nodes), dtype=torch.float64).reshape(*nodes, PAIRS).movedim(-1, 0)
+    uniform = (0.5 + (number[..., None] + 1) * steps).frac().clamp(1e-6, 1 - 1e-6)
+    half = (math.sqrt(2) * torch.erfinv(2 * uniform - 1)).reshape(PAIRS, 1, 1, *nodes, dim)
+    return torch.cat([half, -half]).to(like)
 
 
-def mixture_path_divergence(prior: NonlinearProcess, q: MixtureInferred, points: Tensor) -> Tensor:
-    """``1/2 sum_k w_k sum_c w_c E_c |g^{-1} (f - h)|^2``, ``[S]``; ``points [P, S or 1, C or 1, K or 1, d]``."""
-    S, C = q.log_weight.shape
-    time, mean, root, velocity, flow = (part.unflatten(0, (S, C)) for part in q.nodes)
-    z = mean + matvec(root, points.expand(len(points), *mean.shape))
-    t = time.expand(z.shape[:-1])
+def mixture_drift(prior: NonlinearProcess, q: MixtureInferred, z: Tensor) -> Tensor:
+    """``f(z)`` of the Markov process with the mixture's marginals at the nodes; ``z [P, S, C or 1, K, d]``."""
+    time, mean, root, velocity, flow = (part.unflatten(0, q.log_weight.shape) for part in q.nodes)
+    t = time[:, :1].expand(z.shape[:-1])
     g = prior.diffusion(t, z)
-    # all components at the draws of each: [P, S, C, C', K, d]
+    # all components at the points of each: [P, S, C, C', K, d]
     off = z[:, :, :, None] - mean[:, None]
     R = root[:, None].expand(*off.shape, off.shape[-1])
     white = torch.linalg.solve_triangular(R, off.unsqueeze(-1), upper=False)
@@ -264,8 +274,16 @@ def mixture_path_divergence(prior: NonlinearProcess, q: MixtureInferred, points:
     density = -0.5 * white.square().sum((-2, -1)) - root.diagonal(dim1=-2, dim2=-1).log().sum(-1)[:, None]
     share = (density + q.log_weight[:, None, :, None]).softmax(3)[..., None]
     drift = velocity[:, None] + matvec(flow[:, None].expand_as(R), off) + 0.5 * g.square()[:, :, :, None] * score
-    f = (share * drift).sum(3) + 0.5 * prior.spread_divergence(t, z)
-    cost = 0.5 * ((f - prior.drift(t, z)) / g).square().sum(-1).mean(0)
+    return (share * drift).sum(3) + 0.5 * prior.spread_divergence(t, z)
+
+
+def mixture_path_divergence(prior: NonlinearProcess, q: MixtureInferred, points: Tensor) -> Tensor:
+    """``1/2 sum_k w_k sum_c w_c E_c |g^{-1} (f - h)|^2``, ``[S]``; ``points [P, S or 1, C or 1, K or 1, d]``."""
+    time, mean, root = (part.unflatten(0, q.log_weight.shape) for part in q.nodes[:3])
+    z = mean + matvec(root, points.expand(len(points), *mean.shape))
+    t = time.expand(z.shape[:-1])
+    f = mixture_drift(prior, q, z)
+    cost = 0.5 * ((f - prior.drift(t, z)) / prior.diffusion(t, z)).square().sum(-1).mean(0)
     return (q.log_weight.exp()[..., None] * cost * q.weights[:, None]).sum((1, 2))
 
 
