@@ -9,18 +9,34 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import Fitted, check, fit, load, names, open_dataset, solve
+    from .fields import FittedField, fit_field, load_field
 
 _LAZY = {
     "Fitted": "api",
+    "FittedField": "fields",
     "check": "api",
     "fit": "api",
+    "fit_field": "fields",
     "load": "api",
+    "load_field": "fields",
     "names": "api",
     "open_dataset": "api",
     "solve": "api",
 }
 
-__all__ = ["Fitted", "__version__", "check", "fit", "load", "names", "open_dataset", "solve"]
+__all__ = [
+    "Fitted",
+    "FittedField",
+    "__version__",
+    "check",
+    "fit",
+    "fit_field",
+    "load",
+    "load_field",
+    "names",
+    "open_dataset",
+    "solve",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import tempfile
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from .extend import RunInfo, registry
 from .labelled.frames import as_fitted
 from .labelled.hashing import data_hash
 from .labelled.ingest import Encoded, encode
-from .labelled.io import Limits, read
+from .labelled.io import trusted_dataset
 from .labelled.result import build_tree
 from .labelled.schema import Schema
 from .labelled.series import SeriesBatch
@@ -270,7 +269,7 @@ class Fitted:
             model.to(dtype=dtype).load_state_dict(saved.weights)
         except RuntimeError as err:
             raise CheckpointError(f"the weights in {path} do not fit model {name!r}: {err}") from err
-        data = _from_netcdf_bytes(saved.extra[DATA_FILE])
+        data = trusted_dataset(saved.extra[DATA_FILE])
         history = History.from_tree(_tensors(saved.config["history"]))
         return cls(model, schema, data, name, seed, options, saved.config["training"], history, saved.config["status"])
 
@@ -383,13 +382,6 @@ def _cat(parts: list[Tensor | None], name: str) -> Any:
     if not known:
         return None
     return torch.cat(known, dim=0 if name in ("mean", "variance") else 1)
-
-
-def _from_netcdf_bytes(data: bytes) -> xr.Dataset:
-    with tempfile.TemporaryDirectory(prefix="sciinfer-") as folder:
-        (Path(folder) / DATA_FILE).write_bytes(data)
-        # the manifest has vouched for these bytes
-        return read(Path(folder) / DATA_FILE, limits=Limits(trusted=True))  # pyright: ignore[reportReturnType] - netCDF always gives a Dataset
 
 
 def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:

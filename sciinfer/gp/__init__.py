@@ -31,7 +31,6 @@ from .kernels import (
 if TYPE_CHECKING:
     from .approximate import ApproximateMarkovGP
     from .dispatch import GP
-    from .labelled import FittedField, fit_field, load_field
     from .markov import MarkovGP
     from .mixture import MixedPosterior
     from .observations import averages, derivatives, differences, join, points
@@ -43,7 +42,6 @@ __all__ = [
     "ApproximateMarkovGP",
     "CARMA",
     "DKLGP",
-    "FittedField",
     "GP",
     "RBF",
     "SHO",
@@ -72,9 +70,7 @@ __all__ = [
     "averages",
     "derivatives",
     "differences",
-    "fit_field",
     "join",
-    "load_field",
     "parse_kernel",
     "points",
     "whittle_start",
@@ -89,7 +85,6 @@ _LATER = {
     "MarkovPosterior": "posterior",
     "MixedPosterior": "mixture",
     "whittle_start": "whittle",
-    **dict.fromkeys(("FittedField", "fit_field", "load_field"), "labelled"),
     **dict.fromkeys(("DKLGP", "SparseGP", "VecchiaGP"), "spatial"),
     **dict.fromkeys(("averages", "derivatives", "differences", "join", "points"), "observations"),
 }

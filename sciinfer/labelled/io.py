@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -165,3 +166,11 @@ def _only(path: Path, fitting: list[ReaderEntry], entries: list[ReaderEntry]) ->
     raise ReadError(
         f"no reader knows the format of {path}", code="read/unknown", fix=f"use one of {known}, or pass reader=..."
     )
+
+
+def trusted_dataset(data: bytes) -> xr.Dataset:
+    """The dataset in the bytes of a netCDF file whose checksum has been compared already."""
+    with tempfile.TemporaryDirectory(prefix="sciinfer-") as folder:
+        path = Path(folder) / "data.nc"
+        path.write_bytes(data)
+        return read(path, limits=Limits(trusted=True))  # pyright: ignore[reportReturnType] - netCDF always gives a Dataset

@@ -20,7 +20,7 @@ class _Check(NamedTuple):
     bad: Callable[[np.ndarray], np.ndarray]
 
 
-_CHECKS: dict[str, tuple[_Check, ...]] = {
+CHECKS: dict[str, tuple[_Check, ...]] = {
     "real": (),
     "count": (
         _Check("negative-count", "a count is negative", "repair it or mask it with NaN", lambda y: y < 0),
@@ -49,13 +49,13 @@ def check_support(ds: Any, schema: Schema, support: str) -> None:
         >>> ds = xr.Dataset({"n": ("t", [1.0, 3.0])}, coords={"t": [0.0, 1.0]})
         >>> check_support(ds, infer_schema(ds), "count")
     """
-    if support not in _CHECKS:
-        raise ConfigError(f"there is no support {support!r}", fix=f"one of {list(_CHECKS)}")
+    if support not in CHECKS:
+        raise ConfigError(f"there is no support {support!r}", fix=f"one of {list(CHECKS)}")
     plain = as_fitted(ds, schema)
     for spec in schema.variables:
         var = plain[spec.name]
         values = numbers(var)
-        for check in _CHECKS[support]:
+        for check in CHECKS[support]:
             bad = check.bad(values) & ~np.isnan(values)
             if bad.any():
                 place = where_bad(var, bad)

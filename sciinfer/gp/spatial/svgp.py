@@ -67,7 +67,7 @@ class SparseGP(LatentGP):
         self.inducing = check_count("inducing", inducing)
         #: said by gpytorch while it factorised: jitter that had to be added
         self.notes: tuple[str, ...] = ()
-        self._process: Any = None
+        self.process: Any = None
         #: sites of the last posterior, where the next one starts
         self._held: Tensor | None = None
 
@@ -88,7 +88,7 @@ class SparseGP(LatentGP):
         if not len(data.y):
             raise DataError("every value is missing: nothing to fit", variable="y", fix="pass some values")
         gp = self._ready(data)
-        q = {id(p) for p in gp._process.variational_strategy._variational_distribution.parameters()}
+        q = {id(p) for p in gp.process.variational_strategy._variational_distribution.parameters()}
         named = [(name, p) for name, p in gp.learned() if id(p) not in q]
         parameters = [parameter for _, parameter in named]
 
@@ -115,22 +115,22 @@ class SparseGP(LatentGP):
         gp = copy.deepcopy(self)
         gp._held = None
         with torch.no_grad():
-            if gp._process is None:
-                gp._process = _process(gp.covariance, _centres(gp.covariance, data.X, gp.inducing))
+            if gp.process is None:
+                gp.process = variational_process(gp.covariance, _centres(gp.covariance, data.X, gp.inducing))
             gp._natural_steps(data)
         return gp
 
     def _elbo(self, data: Observed) -> Tensor:
         mean, variance = self._marginals(data.X)
         return (
-            expected(self.likelihood, data.y, mean, variance).sum() - self._process.variational_strategy.kl_divergence()
+            expected(self.likelihood, data.y, mean, variance).sum() - self.process.variational_strategy.kl_divergence()
         )
 
     def _marginals(self, X: Tensor) -> tuple[Tensor, Tensor]:
         if not len(X):
             return X.new_zeros(0), X.new_zeros(0)
         with self._factorising():
-            q = self._process(X)
+            q = self.process(X)
             return q.mean + self.mean, q.variance.clamp(min=0.0)
 
     @contextmanager
@@ -153,7 +153,7 @@ class SparseGP(LatentGP):
         """Natural-gradient steps of ``q``; one is exact for Gaussian noise, a step that lowers the ELBO is halved."""
         if not len(data.y):
             return
-        q, projected = self._process.variational_strategy._variational_distribution, self._projected(data.X)
+        q, projected = self.process.variational_strategy._variational_distribution, self._projected(data.X)
         held = self._held if self._held is not None and self._held.shape[1] == len(data.y) else None
         sites, rate = torch.zeros(2, len(data.y), dtype=torch.float64) if held is None else held, 1.0
         _write(q, projected, sites)
@@ -186,7 +186,7 @@ class SparseGP(LatentGP):
 
     def _projected(self, X: Tensor) -> Tensor:
         """``L^-1 K_uf [M, n]``, ``L`` the factor of the inducing points' covariance."""
-        Z = self._process.variational_strategy.inducing_points.detach()
+        Z = self.process.variational_strategy.inducing_points.detach()
         with self._factorising():
             from linear_operator.utils.cholesky import psd_safe_cholesky
 
@@ -199,7 +199,7 @@ class SparsePosterior:
     """``f`` under the variational posterior."""
 
     def __init__(self, gp: SparseGP) -> None:
-        self._gp, self._dims = gp, gp._process.variational_strategy.inducing_points.shape[1]
+        self._gp, self._dims = gp, gp.process.variational_strategy.inducing_points.shape[1]
 
     @torch.no_grad()
     def mean(self, at: Values) -> Tensor:
@@ -215,7 +215,7 @@ class SparsePosterior:
     def covariance(self, at: Values) -> Tensor:
         """``Cov[f] [k, k]``."""
         with self._gp._factorising():
-            return self._gp._process(points(at, "at", self._dims), diag=False).covariance_matrix
+            return self._gp.process(points(at, "at", self._dims), diag=False).covariance_matrix
 
     @torch.no_grad()
     def sample(self, at: Values, n: int = 1, *, seed: int = 0) -> Tensor:
@@ -250,7 +250,7 @@ def _write(q: Any, projected: Tensor, sites: Tensor) -> None:
     q.chol_variational_covar.copy_(torch.linalg.cholesky(S))
 
 
-def _process(covariance: Covariance, Z: Tensor) -> Any:
+def variational_process(covariance: Covariance, Z: Tensor) -> Any:
     """gpytorch's whitened strategy over our covariance; it stays in training mode, where it caches nothing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of gpytorch itself, while it is imported

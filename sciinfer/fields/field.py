@@ -14,13 +14,16 @@ from torch import Tensor
 
 from .. import __version__
 from ..errors import CheckpointError, ConfigError, DataError, SchemaError
+from ..gp.spatial.optimise import FitReport
 from ..labelled.attributes import plain_attrs, plain_coords
 from ..labelled.hashing import data_hash
+from ..labelled.io import trusted_dataset
 from ..labelled.schema import TimeAxis
 from ..labelled.storage import load_folder, save_folder
 from ..labelled.write import netcdf_bytes
 from ..random import generator
-from .labelled_models import (
+from .points import Points, as_points_dataset, check_finite, input_axes, read_points, read_values, units_of
+from .regressors import (
     METHODS,
     SCALED,
     build,
@@ -32,8 +35,6 @@ from .labelled_models import (
     scaling,
     state,
 )
-from .labelled_points import Points, as_points_dataset, check_finite, input_axes, read_points, read_values, units_of
-from .spatial.optimise import FitReport
 
 _DATA_FILE = "data.nc"
 _NAME = "gp-field"
@@ -239,7 +240,6 @@ def load_field(path: str | Path) -> FittedField:
     Raises:
         CheckpointError: damaged, foreign, or not a field.
     """
-    from ..fitted import _from_netcdf_bytes
 
     saved = load_folder(path)
     if saved.config.get("model", {}).get("name") != _NAME:
@@ -254,7 +254,7 @@ def load_field(path: str | Path) -> FittedField:
         raise CheckpointError(f"{path} is not a complete field: {err}", fix="restore it from a copy") from err
     report = saved.config.get("report")
     gp.report = None if report is None else FitReport(**report)
-    return FittedField(gp, spec, _from_netcdf_bytes(saved.extra[_DATA_FILE]))
+    return FittedField(gp, spec, trusted_dataset(saved.extra[_DATA_FILE]))
 
 
 def _starting(

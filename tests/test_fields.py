@@ -9,7 +9,8 @@ import torch
 import xarray as xr
 
 from sciinfer.errors import CheckpointError, ConfigError, DataError, SchemaError, SciInferError, UnitsError
-from sciinfer.gp import DKLGP, SparseGP, VecchiaGP, fit_field, load_field
+from sciinfer.fields import fit_field, load_field
+from sciinfer.gp import DKLGP, SparseGP, VecchiaGP
 from sciinfer.gp.spatial import Matern
 from sciinfer.likelihoods import Poisson
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ..errors import ConfigError, DataError
 from ..extend import registry
-from ..labelled.support import _CHECKS
+from ..gp.dispatch import DENSE
+from ..gp.spatial import DKLGP, Covariance, Matern, SparseGP, SquaredExponential, VecchiaGP
+from ..gp.spatial.svgp import variational_process
+from ..labelled.support import CHECKS
 from ..likelihoods import Likelihood
-from .dispatch import DENSE
-from .spatial import DKLGP, Covariance, Matern, SparseGP, SquaredExponential, VecchiaGP
-from .spatial.svgp import _process
 
 if TYPE_CHECKING:
-    from .labelled import FieldSpec
+    from .field import FieldSpec
 
 #: methods, what they are, and their options
 METHODS = {
@@ -60,7 +60,7 @@ def scaling(likelihood: str, y: np.ndarray, variable: str) -> tuple[float, float
         DataError: a value outside the likelihood's support.
     """
     support = registry().get("likelihoods", likelihood).support
-    for check in _CHECKS[support]:
+    for check in CHECKS[support]:
         if check.bad(y).any():
             shown = float(y[check.bad(y)][0])
             raise DataError(f"{check.what}: {shown:g}", variable=variable, code=f"data/{check.code}", fix=check.fix)
@@ -107,8 +107,8 @@ def predictor_level(likelihood: str, y: Tensor, steps: int = 30) -> float:
 
 def state(gp: Any) -> dict[str, Tensor]:
     """What has to be stored of a fitted model: its parameters and, if it has them, the inducing points."""
-    process = getattr(gp, "_process", None)
-    found = {name: p.detach().clone() for name, p in gp.named_parameters() if not name.startswith("_process")}
+    process = getattr(gp, "process", None)
+    found = {name: p.detach().clone() for name, p in gp.named_parameters() if not name.startswith("process")}
     if process is not None:
         found[_INDUCING] = process.variational_strategy.inducing_points.detach().clone()
     return found
@@ -124,7 +124,7 @@ def restore(gp: Any, stored: Mapping[str, Tensor]) -> None:
         for name, parameter in gp.named_parameters():
             parameter.copy_(stored[name])
     if _INDUCING in stored:
-        gp._process = _process(gp.covariance, stored[_INDUCING])
+        gp.process = variational_process(gp.covariance, stored[_INDUCING])
 
 
 def noise_sd(gp: Any) -> float | None:
