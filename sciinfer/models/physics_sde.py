@@ -117,9 +117,10 @@ class PhysicsModel(Model):
         full_y = y.new_zeros(S, N * lanes + 1, C).scatter(1, where[..., None].expand_as(y), y)
         return full_H[:, :-1].reshape(S, N, lanes * C, d), full_y[:, :-1].reshape(S, N, lanes * C)
 
-    def nominal(self, padded: Padded, grid: Tensor, at: Tensor, u: Tensor) -> Tensor:
+    def nominal(self, padded: Padded, grid: Tensor, at: Tensor) -> Tensor:
         """The path ``[S, N, d]`` about which its own linearisation has its mean, from the data's lines on."""
         with torch.no_grad():
+            u = self.process.mean[None, None]
             control = build_control(padded.time, padded.values, padded.mask, "linear")
             seen = self.get_buffer("H")
             shown = seen.sum(0).clamp(min=1.0)
@@ -133,16 +134,16 @@ class PhysicsModel(Model):
     def log_likelihood(self, batch: SeriesBatch) -> Tensor:
         """``E_q log p(y | theta)`` of each series, ``[S]``, of the linearised model."""
         padded = pad_for(batch)
-        return self._expected(padded, *self._grid(padded.time))
+        grid, at = self._grid(padded.time)
+        return self._expected(padded, grid, at, self.nominal(padded, grid, at))
 
-    def _expected(self, padded: Padded, grid: Tensor, at: Tensor) -> Tensor:
+    def _expected(self, padded: Padded, grid: Tensor, at: Tensor, path: Tensor) -> Tensor:
         points = self.process.mean + matvec(self.process.root, self._cubature())
         n, S = len(points), grid.shape[0]
         many = Padded(*(part.repeat(n, *[1] * (part.ndim - 1)) for part in padded))
         grids, places, u = grid.repeat(n, 1), at.repeat(n, 1), points.repeat_interleave(S, dim=0)[:, None]
         # one path serves all: the points lie close together, and each relinearises about it
-        path = self.nominal(padded, grid, at, self.process.mean.detach()[None, None]).repeat(n, 1, 1)
-        problem = self.problem(many, grids, places, path, u)
+        problem = self.problem(many, grids, places, path.repeat(n, 1, 1), u)
         whitening = self._whitened(padded)[2].sum(1)
         return log_likelihood(problem).view(n, S).mean(0) + whitening
 
@@ -161,16 +162,16 @@ class PhysicsModel(Model):
         padded = pad_for(batch)
         grid, at = self._grid(padded.time)
         count = max(batch.observed, 1)
-        fit = self._expected(padded, grid, at).sum() / count
+        path = self.nominal(padded, grid, at)
+        fit = self._expected(padded, grid, at, path).sum() / count
         cost = self.process.divergence() / count
-        share, gap = self.contribution(padded, grid, at)
+        share, gap = self.contribution(grid, path)
         value = -fit + cost + self.honesty * (share + gap)
         return Loss(value, {"fit": fit.detach(), "theta": cost.detach(), "share": share.detach(), "gap": gap.detach()})
 
-    def contribution(self, padded: Padded, grid: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """The remainder's relative size along the path, and the mean one-step gap it makes, in nats."""
-        u = self.process.mean.detach()[None, None]
-        path = self.nominal(padded, grid, at, u)[:, :-1]
+    def contribution(self, grid: Tensor, path: Tensor) -> tuple[Tensor, Tensor]:
+        """The remainder's relative size along a path ``[S, N, d]``, and the mean one-step gap it makes, in nats."""
+        u, path = self.process.mean.detach()[None, None], path[:, :-1]
         h, t = grid.diff(dim=1), grid[:, :-1]
         moving = (h > 0)[..., None]
         if self.process.net is None or not bool(moving.any()):
@@ -225,7 +226,7 @@ class PhysicsModel(Model):
         T = padded.time.shape[1]
         u = self.process.mean[None, None]
         at = place[:, :T]
-        problem = self.problem(padded, grid, at, self.nominal(padded, grid, at, u), u)
+        problem = self.problem(padded, grid, at, self.nominal(padded, grid, at), u)
         filtered = kalman_filter(problem)
         gain = kalman_smoother(problem, filtered).gain
         shape = (draws, *filtered.mean.shape)
