@@ -11,11 +11,11 @@ from .grids import pad_for
 from .path_model import PathModel
 
 #: simulated copies of each step
-COPIES = 32
+COPIES = 16
 
 
 @torch.no_grad()
-def quadratic_variation(model: PathModel, batch: SeriesBatch, *, draws: int = 16, generator: torch.Generator) -> Tensor:
+def quadratic_variation(model: PathModel, batch: SeriesBatch, *, draws: int = 8, generator: torch.Generator) -> Tensor:
     """Squared innovations of posterior paths over those of the prior's own steps, for each latent dimension.
 
     From posterior draws ``z_i`` at the data, ``R_k = sum (z_{i+1} - E[z_{i+1} | z_i])^2 / sum Var[z_{i+1} | z_i]`` with
