@@ -97,8 +97,7 @@ def _distance(draws, x, density):
     return np.abs(own - density.cumsum()).sum() * (x[1] - x[0])
 
 
-@pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize(("y0", "y1"), [(0.0, 0.0), (0.15, 0.1)])
+@pytest.mark.parametrize(("y0", "y1", "guided"), [(0.0, 0.0, False), (0.15, 0.1, True)])
 def test_particles_keep_both_modes_with_their_masses(y0, y1, guided):
     x, density, evidence = _reference([(0.0, y0), (LENGTH, y1)], LENGTH / 2)
     smoother = ParticlePosterior(Well(), _sight(guided=guided), particles=300, step=0.03)
@@ -166,8 +165,8 @@ def test_particles_agree_with_the_exact_smoother_of_a_linear_process():
             return lik.log_prob(values.expand_as(eta), eta, mask.expand_as(eta))
 
         sight = Sight(log_prob, decoder.weight, decoder.bias, lik.noise)
-        smoother = ParticlePosterior(Linear(), sight, particles=400, step=0.05)
-        runs = [smoother.sample(pad_for(batch), query, draws=400, generator=generator(s, "l")) for s in range(8)]
+        smoother = ParticlePosterior(Linear(), sight, particles=250, step=0.06)
+        runs = [smoother.sample(pad_for(batch), query, draws=250, generator=generator(s, "l")) for s in range(8)]
     mean = torch.stack([run.path[:, 0].mean(0) for run in runs])
     expected = bridge.mean(bridge.at_query)[0]
     assert bool(((mean.mean(0) - expected).abs() < 4 * mean.std(0) / math.sqrt(8) + 0.01).all()), runs[0].ess

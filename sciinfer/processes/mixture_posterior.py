@@ -70,7 +70,7 @@ class MixturePosterior(PathPosterior):
         self.weigh = linear(width, components, generator=generator)
         with torch.no_grad():
             # narrow enough to be seen as apart, else they fall back together in the first steps
-            self.between.layers[-1].bias.view(components, 2, prior.dim)[:, 1] = 2.0
+            list(self.between.parameters())[-1].view(components, 2, prior.dim)[:, 1] = 2.0
         # components start apart between the data, on opposite sides of the prior's range
         side = torch.randn(prior.dim, generator=generator, dtype=torch.float64)
         level = torch.linspace(-1.0, 1.0, components, dtype=torch.float64) if components > 1 else torch.zeros(1)
