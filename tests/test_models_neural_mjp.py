@@ -161,6 +161,7 @@ def _batch_of(ds):
     return SeriesBatch.of([time] * len(y), [row[:, None] for row in y])
 
 
+@pytest.mark.slow
 def test_the_bound_is_tight_after_training():
     batch = _batch_of(_flicker(n_series=4, n_times=20, duration=10.0, noise_sd=0.8))
     one = type(SCHEMA)(SCHEMA.time, SCHEMA.series, SCHEMA.variables[:1], SCHEMA.channels[:1])

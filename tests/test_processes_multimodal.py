@@ -97,7 +97,15 @@ def _distance(draws, x, density):
     return np.abs(own - density.cumsum()).sum() * (x[1] - x[0])
 
 
-@pytest.mark.parametrize(("y0", "y1", "guided"), [(0.0, 0.0, False), (0.15, 0.1, True)])
+@pytest.mark.parametrize(
+    ("y0", "y1", "guided"),
+    [
+        (0.15, 0.1, True),
+        pytest.param(0.15, 0.1, False, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.0, False, marks=pytest.mark.slow),
+        pytest.param(0.0, 0.0, True, marks=pytest.mark.slow),
+    ],
+)
 def test_particles_keep_both_modes_with_their_masses(y0, y1, guided):
     x, density, evidence = _reference([(0.0, y0), (LENGTH, y1)], LENGTH / 2)
     smoother = ParticlePosterior(Well(), _sight(guided=guided), particles=300, step=0.03)
