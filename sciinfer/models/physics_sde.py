@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, NumericalError
 from ..labelled.schema import Schema
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Gaussian
 from ..nets.control import along, build_control
+from ..nets.parameters import flatten, unflatten, value_and_slopes
 from ..processes.physics import Parameter, Physics, PhysicsSDE, find_physics, register_physics
 from ..random import generator as stream
 from ..statespace import (
@@ -57,6 +59,8 @@ __entries__ = [
 
 #: a remainder below this share of the drift is as good as none
 _NEGLIGIBLE = 1e-3
+#: iterations of the fit of the physics alone
+_FIRST = 60
 
 
 class PhysicsModel(Model):
@@ -80,7 +84,7 @@ class PhysicsModel(Model):
         likelihood: Gaussian,
         observe: list[int],
         *,
-        honesty: float = 1.0,
+        honesty: float = 0.2,
         iterations: int = 3,
         step: float = 1.0,
     ) -> None:
@@ -118,18 +122,24 @@ class PhysicsModel(Model):
         return full_H[:, :-1].reshape(S, N, lanes * C, d), full_y[:, :-1].reshape(S, N, lanes * C)
 
     def nominal(self, padded: Padded, grid: Tensor, at: Tensor) -> Tensor:
-        """The path ``[S, N, d]`` about which its own linearisation has its mean, from the data's lines on."""
+        """The path ``[S, N, d]`` about which its own linearisation has its mean, from the data's lines on.
+
+        Only the last relinearisation is differentiated: the iteration converges quadratically, so that its derivative
+        is that of its limit.
+        """
         with torch.no_grad():
-            u = self.process.mean[None, None]
             control = build_control(padded.time, padded.values, padded.mask, "linear")
             seen = self.get_buffer("H")
             shown = seen.sum(0).clamp(min=1.0)
             path = along(control, grid).value @ (seen / shown)
             path = torch.where(seen.any(0), path, self.process.start_mean)
-            for _ in range(self.iterations):
-                problem = self.problem(padded, grid, at, path, u)
-                path = kalman_smoother(problem, kalman_filter(problem)).mean
-        return path
+            for _ in range(self.iterations - 1):
+                path = self._relinearise(padded, grid, at, path)
+        return self._relinearise(padded, grid, at, path)
+
+    def _relinearise(self, padded: Padded, grid: Tensor, at: Tensor, path: Tensor) -> Tensor:
+        problem = self.problem(padded, grid, at, path, self.process.mean[None, None])
+        return kalman_smoother(problem, kalman_filter(problem)).mean
 
     def log_likelihood(self, batch: SeriesBatch) -> Tensor:
         """``E_q log p(y | theta)`` of each series, ``[S]``, of the linearised model."""
@@ -189,12 +199,34 @@ class PhysicsModel(Model):
         return share, nats.sum() / moving.sum()
 
     def initialise(self, batch: SeriesBatch) -> None:
-        """Noise from the data."""
+        """Noise from the data, then a fit of the physics alone: a remainder must not learn what parameters can do."""
         self.likelihood.initialise(batch.values, batch.mask)
+        if batch.observed:
+            self._fit_physics(batch, _FIRST)
+
+    def _fit_physics(self, batch: SeriesBatch, iterations: int) -> None:
+        """L-BFGS on everything but the net, whose output is zero at the start."""
+        from scipy.optimize import minimize
+
+        own = [p for name, p in self.named_parameters() if not name.startswith("process.net.")]
+        unused = stream(0, "unused")
+
+        def objective(x: np.ndarray) -> tuple[float, np.ndarray]:
+            unflatten(x, own)
+            number, slopes = value_and_slopes(self.loss(batch, generator=unused).value, own)
+            return number, flatten(slopes)
+
+        before = flatten(own)
+        try:
+            with torch.enable_grad():
+                found = minimize(objective, before, jac=True, method="L-BFGS-B", options={"maxiter": iterations})
+            unflatten(found.x, own)
+        except NumericalError:
+            unflatten(before, own)
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Few parameters, a smooth objective without randomness: quasi-Newton on all data, no held-out part."""
-        return {"optimiser": "lbfgs", "steps": 200, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
+        return {"optimiser": "lbfgs", "steps": 120, "learning_rate": 1.0, "validation": 0.0, "batch_size": None}
 
     # -- answers -------------------------------------------------------------------------------------------------
 
@@ -288,7 +320,7 @@ def physics_sde(
     physics: str | Physics = "lotka-volterra",
     observe: list[str] | None = None,
     remainder: int = 16,
-    honesty: float = 1.0,
+    honesty: float = 0.2,
     iterations: int = 3,
     step: float = 1.0,
     noise: float = 0.3,
@@ -306,7 +338,7 @@ def physics_sde(
     if not isinstance(remainder, int) or isinstance(remainder, bool) or remainder < 0:
         raise ConfigError(f"remainder must be a whole number >= 0, got {remainder!r}", variable="remainder", fix="16")
     if isinstance(honesty, bool) or not isinstance(honesty, int | float) or not 0 <= honesty < math.inf:
-        raise ConfigError(f"honesty must be a number >= 0, got {honesty!r}", variable="honesty", fix="honesty=1.0")
+        raise ConfigError(f"honesty must be a number >= 0, got {honesty!r}", variable="honesty", fix="honesty=0.2")
     found = find_physics(physics)
     index = _observed(found, schema, observe)
     centre, scale = (

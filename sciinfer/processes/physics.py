@@ -219,7 +219,7 @@ class PhysicsSDE(NonlinearProcess):
         h = time.diff(dim=1)
         training = torch.is_grad_enabled()
         with torch.enable_grad():
-            at = x[:, :-1].detach().requires_grad_()
+            at = x[:, :-1] if x.requires_grad else x[:, :-1].detach().requires_grad_()
             after = self.flow(time[:, :-1], at, h, u)
             rows = [
                 torch.autograd.grad(after[..., i].sum(), at, create_graph=training, retain_graph=True)[0]
@@ -229,7 +229,7 @@ class PhysicsSDE(NonlinearProcess):
         after, A = (after, A) if training else (after.detach(), A.detach())
         G = torch.diag(self.spread)
         Q = 0.5 * h[..., None, None] * (A @ G @ A.mT + G)
-        b = after - (A @ at.detach().unsqueeze(-1)).squeeze(-1)
+        b = after - (A @ (at if training else at.detach()).unsqueeze(-1)).squeeze(-1)
         return _first(A), _first(Q), _first(b)
 
 
