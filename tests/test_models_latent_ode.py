@@ -26,6 +26,8 @@ CASES = [
     {"order": 2, "decoder": "mlp", "encoder": "attention"},
     {"order": 2, "likelihood": "student-t", "solver": "tsit5", "rtol": 1e-6},
     {"likelihood": "poisson", "gradient": "checkpoint", "regularise": "local"},
+    {"dynamics": "oscillators", "decoder": "mlp", "planes": 2, "crop": True},
+    {"dynamics": "oscillators", "encoder": "prefix", "history": 3, "doubt": 0.1},
     {"likelihood": "bernoulli", "solver": "dopri5", "regularise": "global", "gradient": "checkpoint"},
 ]
 
@@ -38,6 +40,56 @@ def _build(seed=0, **options):
 def test_common_checks(options):
     batch = sample_batch(options.get("likelihood", "gaussian"))
     check_model(lambda seed=0: _build(seed, **options), batch)
+
+
+# --- oscillators
+
+
+def test_oscillators_turn_as_their_equation_says():
+    field = latent_ode(SCHEMA, dynamics="oscillators", planes=2, latent=1).process
+    z0 = torch.randn(1, 3, field.dim, generator=generator(0, "z"), dtype=F64)
+    start, times = torch.zeros(3, dtype=F64), torch.linspace(-2, 9, 5, dtype=F64).expand(3, 5)
+    solved = flow(field.drift, z0[0], start, times, solver=TSIT5, rtol=1e-10, atol=1e-10).z
+    torch.testing.assert_close(field.solution(z0, start, times)[0], solved, rtol=1e-7, atol=1e-7)
+
+
+def test_a_prefix_is_read_as_level_slope_and_bend_whatever_is_missing():
+    t = torch.tensor([0.0, 0.7, 1.5, 2.0], dtype=F64)
+    y = torch.stack([1 + 2 * t - 0.5 * t**2, 3 - t], -1)
+    y[1, 0] = float("nan")
+    encoder = latent_ode(SCHEMA, encoder="prefix").encoder
+    level, slope, bend = encoder._fit(SeriesBatch.of([t], [y]).padded())
+    middle = float(t.mean())
+    torch.testing.assert_close(bend, torch.tensor([[-0.5, 0.0]], dtype=F64), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(slope, torch.tensor([[2 - middle, -1.0]], dtype=F64), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(level[0, 1], torch.tensor(3 - middle, dtype=F64), rtol=1e-2, atol=1e-2)
+
+
+def test_the_start_comes_from_the_history_alone():
+    model, batch = _build(encoder="prefix", history=3), sample_batch(lengths=(8,))
+    changed = batch._replace(values=batch.values + (torch.arange(8) >= 4)[:, None])
+    for mine, other in zip(model.infer(pad_for(batch)), model.infer(pad_for(changed)), strict=True):
+        assert torch.equal(mine, other)
+
+
+def _cycles(series, rows=90, seed=0):
+    rng = numpy_generator(seed, "cycles")
+    t = np.arange(rows) * 1.0
+    phase = rng.uniform(0, 2 * np.pi, (series, 1)) + 2 * np.pi * t / (25 * np.exp(0.03 * rng.normal(size=(series, 1))))
+    shape = np.stack([np.cos(phase), np.sin(phase + 0.5 * np.cos(phase)), np.cos(2 * phase)], -1)
+    return xr.Dataset({"y": (("series", "time", "joint"), shape + 0.02 * rng.normal(size=shape.shape))}, {"time": t})
+
+
+@pytest.mark.slow
+def test_oscillators_forecast_cycles_from_three_rows():
+    options = {"dynamics": "oscillators", "encoder": "prefix", "history": 3, "crop": True}
+    options |= {"decoder": "mlp", "latent": 1, "curriculum": 0.0, "warmup": 0.5}
+    training = {"steps": 1000, "validation": 0.0, "learning_rate": 5e-3}
+    fitted = si.fit(_cycles(24), "latent-ode", options=options, training=training, progress="silent")
+    scores = fitted.score(_cycles(12, seed=1), after=2.0)
+    mse = scores["mse"].sel(channel="all").to_series()
+    assert mse["model"] < 0.5 * mse.drop("model").min()
+    assert scores.attrs["model_wins"] == "wins"
 
 
 # --- the solution map

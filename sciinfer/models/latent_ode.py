@@ -10,10 +10,12 @@ from ..integrate.rk43 import RK43
 from ..integrate.tableau import EmbeddedRK
 from ..labelled.schema import Schema
 from ..nets import ENCODERS, LinearDecoder, MLPDecoder
+from ..nets.prefix import PrefixEncoder
 from ..random import generator
 from .base import Model
-from .latent_ode_field import FirstOrder, SecondOrder
+from .latent_ode_field import FirstOrder, LatentField, SecondOrder
 from .latent_ode_model import REGULARISERS, Integration, LatentODE
+from .oscillator_field import Oscillators
 
 __entries__ = [
     {
@@ -29,10 +31,15 @@ __entries__ = [
         ],
         "options": {
             "order": "1 (default): z' = f(z); 2: z'' = f(z, z')",
-            "latent": "dimension of z (order 2: of the place); default 2 for one channel, else channels + 2, at most 8",
+            "dynamics": "net (default) | oscillators: phases that turn at a pace of each series' own, in closed form",
+            "planes": "number of oscillators",
+            "doubt": "oscillators: further sd of the log pace in answers, for series unlike those seen in training",
+            "history": "rows of a series from which its start is inferred; default all",
+            "crop": "True: in training, begin each series at a random row of its first half",
+            "latent": "dimension of z (order 2: of the place; oscillators: constants); default 2 or channels + 2, at most 8",
             "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
             "decoder": "linear (default) | mlp",
-            "encoder": "scan (default) | attention",
+            "encoder": "scan (default) | attention | s5 | prefix: level, slope and bend of the first rows",
             "hidden": "width of the drift net",
             "width": "width of the encoder",
             "noise": "starting noise standard deviation, in units of each channel's own",
@@ -54,6 +61,11 @@ def latent_ode(
     *,
     seed: int = 0,
     order: int = 1,
+    dynamics: str = "net",
+    planes: int = 1,
+    doubt: float = 0.0,
+    history: int | None = None,
+    crop: bool = False,
     latent: int | None = None,
     likelihood: str = "gaussian",
     decoder: str = "linear",
@@ -81,12 +93,13 @@ def latent_ode(
     References:
         Rubanova, Chen, Duvenaud (2019), Latent ODEs for irregularly-sampled time series.
     """
-    _check_whole({"latent": latent, "hidden": hidden, "width": width})
+    _check_whole({"latent": latent, "hidden": hidden, "width": width, "planes": planes, "history": history})
     _check_positive({"noise": noise, "step": step, "rtol": rtol, "penalty": penalty})
-    _check_fractions({"warmup": warmup, "curriculum": curriculum})
+    _check_fractions({"warmup": warmup, "curriculum": curriculum, "doubt": doubt})
     for name, value, known in (
         ("decoder", decoder, ("linear", "mlp")),
-        ("encoder", encoder, tuple(ENCODERS)),
+        ("encoder", encoder, (*ENCODERS, "prefix")),
+        ("dynamics", dynamics, ("net", "oscillators")),
         ("gradient", gradient, ("backprop", "checkpoint")),
         ("regularise", regularise, REGULARISERS),
     ):
@@ -96,13 +109,19 @@ def latent_ode(
         raise ConfigError(f"order must be 1 or 2, got {order!r}", variable="order")
     g, C = generator(seed, "weights"), schema.n_channels
     d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
-    field = (FirstOrder if order == 1 else SecondOrder)(d, (hidden, hidden), generator=g)
-    seen = LinearDecoder(d, C, generator=g) if decoder == "linear" else MLPDecoder(d, C, (hidden,), generator=g)
+    if dynamics == "oscillators":
+        field: LatentField = Oscillators(planes, d, doubt=doubt, generator=g)
+    else:
+        field = (FirstOrder if order == 1 else SecondOrder)(d, (hidden, hidden), generator=g)
+    seen = LinearDecoder(field.seen, C, generator=g)
+    if decoder == "mlp":
+        seen = MLPDecoder(field.seen, C, (hidden,), generator=g)
+    encode = PrefixEncoder if encoder == "prefix" else ENCODERS[encoder]
     build = registry().get("likelihoods", likelihood)
     lik = build(C, noise=noise) if likelihood in ("gaussian", "student-t") else build(C)
     return LatentODE(
         field,
-        ENCODERS[encoder](C, width, generator=g),
+        encode(C, width, generator=g),
         seen,
         lik,
         _integration(solver, step, rtol, gradient),
@@ -112,6 +131,8 @@ def latent_ode(
         penalty=penalty,
         generator=g,
         seed_start=seed,
+        history=history,
+        crop=crop,
     )
 
 

@@ -14,24 +14,51 @@ from ..processes import StationaryLinear
 
 
 class LatentField(nn.Module, ABC):
-    """``z' = M z + b tanh(net(z) / b)`` with a learned start ``N(m0, diag)``; the bounded rest keeps rollouts finite.
+    """``z' = f(z)`` with a learned start ``N(m0, diag)``.
 
     ``dim``: of the state. ``seen``: leading components of the state that the decoder sees.
     """
 
-    #: largest size of the learned drift, per model time
-    BOUND = 5.0
-
-    def __init__(self, dim: int, seen: int, hidden: tuple[int, ...], *, generator: torch.Generator) -> None:
+    def __init__(self, dim: int, seen: int) -> None:
         super().__init__()
         self.dim, self.seen = dim, seen
-        self.net = MLP(dim, seen, hidden, generator=generator, zero=True)
         self.start_mean = nn.Parameter(torch.zeros(dim, dtype=torch.float64))
         self.log_start = nn.Parameter(torch.zeros(dim, dtype=torch.float64))
 
     @abstractmethod
     def matrix(self) -> Tensor:
-        """``M [d, d]``."""
+        """The linear part ``[d, d]``."""
+
+    @abstractmethod
+    def bound_drift(self) -> Field:
+        """The drift with everything computed that does not depend on the state."""
+
+    def drift(self, t: Tensor, z: Tensor) -> Tensor:
+        """``[..., d]``; ``t [...]``, ``z [..., d]``."""
+        return self.bound_drift()(t, z)
+
+    def solution(self, z0: Tensor, start: Tensor, times: Tensor) -> Tensor | None:
+        """``[P, S, K, d]`` from ``z0 [P, S, d]`` at ``start [S]`` to ``times [S, K]``, where a closed form is known."""
+        return None
+
+    def doubt(self, sd: Tensor) -> Tensor:
+        """The spread ``[..., d]`` of a start with which questions are answered."""
+        return sd
+
+    def initial(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation ``[d]`` at the start of a series."""
+        return self.start_mean, self.log_start.exp()
+
+
+class NetField(LatentField, ABC):
+    """``z' = M z + b tanh(net(z) / b)``; the bounded rest keeps rollouts finite."""
+
+    #: largest size of the learned drift, per model time
+    BOUND = 5.0
+
+    def __init__(self, dim: int, seen: int, hidden: tuple[int, ...], *, generator: torch.Generator) -> None:
+        super().__init__(dim, seen)
+        self.net = MLP(dim, seen, hidden, generator=generator, zero=True)
 
     def bound_drift(self) -> Field:
         """The drift with everything computed that does not depend on the state."""
@@ -45,16 +72,8 @@ class LatentField(nn.Module, ABC):
 
         return drift
 
-    def drift(self, t: Tensor, z: Tensor) -> Tensor:
-        """``[..., d]``; ``t [...]``, ``z [..., d]``."""
-        return self.bound_drift()(t, z)
 
-    def initial(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation ``[d]`` at the start of a series."""
-        return self.start_mean, self.log_start.exp()
-
-
-class FirstOrder(LatentField):
+class FirstOrder(NetField):
     """``z' = F z + net(z)``, F stable (see :class:`sciinfer.processes.StationaryLinear`)."""
 
     def __init__(self, dim: int, hidden: tuple[int, ...], *, generator: torch.Generator) -> None:
@@ -66,7 +85,7 @@ class FirstOrder(LatentField):
         return self.linear.drift_matrix
 
 
-class SecondOrder(LatentField):
+class SecondOrder(NetField):
     """``x' = v, v' = -w^2 x - c v + net(x, v)``: the state is a place and a speed, the decoder sees the place.
 
     References: Yildiz, Heinonen, Lahdesmaki (2019), ODE2VAE: deep generative second order ODEs with Bayesian networks.

@@ -14,12 +14,14 @@ from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Gaussian, Likelihood
 from ..nets import Decoder, Encoder, LinearDecoder
 from ..nets.mlp import linear
+from ..nets.prefix import PrefixEncoder
 from ..processes import cubature, gaussian_divergence
 from ..processes.matching import antithetic
 from .base import Draws, Loss, Model
 from .grids import pad_for
 from .latent_ode_field import FirstOrder, LatentField
 from .linear_start import fit_linear_start
+from .oscillator_field import Oscillators
 
 #: penalties on the solver's own error estimate
 REGULARISERS = ("none", "global", "local")
@@ -45,6 +47,8 @@ class LatentODE(Model):
             fades in. curriculum: fraction over which the fitted span grows from a tenth to the whole.
         regularise, penalty: of the solver's error, and its weight.
         generator: starting weights of the head. seed_start: seed of the random starts of the linear part.
+        history: rows of a series from which its start is inferred, None = all.
+        crop: in training, begin each series at a random row of its first half.
     """
 
     def __init__(
@@ -62,8 +66,11 @@ class LatentODE(Model):
         penalty: float = 1.0,
         generator: torch.Generator,
         seed_start: int = 0,
+        history: int | None = None,
+        crop: bool = False,
     ) -> None:
         super().__init__()
+        self.history, self.crop = history, crop
         self.process, self.encoder, self.decoder, self.likelihood = field, encoder, decoder, likelihood
         self.integration, self.pairs, self.warmup, self.curriculum = integration, pairs, warmup, curriculum
         self.regularise, self.penalty, self.seed_start = regularise, penalty, seed_start
@@ -78,6 +85,10 @@ class LatentODE(Model):
         """Noise from the data; the linear part of a first-order equation from the best linear process."""
         self.likelihood.initialise(batch.values, batch.mask)
         field, decoder = self.process, self.decoder
+        if isinstance(self.encoder, PrefixEncoder):
+            self.encoder.initialise(batch, self.history or int(batch.lengths.max()))
+        if isinstance(field, Oscillators):
+            field.initialise(batch)
         if not (isinstance(field, FirstOrder) and isinstance(decoder, LinearDecoder)):
             return
         if not isinstance(self.likelihood, Gaussian):
@@ -90,7 +101,7 @@ class LatentODE(Model):
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
         """Negative ELBO per observed entry, plus the penalty on the solver's error."""
         horizon = min(1.0, 0.1 + 0.9 * progress / self.curriculum) if self.curriculum > 0 else 1.0
-        fit, start, rough, used = self._terms(batch, generator, horizon)
+        fit, start, rough, used = self._terms(self._cropped(batch, generator), generator, horizon)
         beta = min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
         count = max(int(used), 1)
         value = -(fit - beta * start).sum() / count
@@ -126,6 +137,14 @@ class LatentODE(Model):
         start = gaussian_divergence(mean, torch.diag_embed(sd.square()), *self._prior())
         return fit, start * padded.rows.any(dim=1), path.local if probe is not None else path.error, mask.sum()
 
+    def _cropped(self, batch: SeriesBatch, generator: torch.Generator) -> SeriesBatch:
+        if not self.crop:
+            return batch
+        unit = torch.rand(batch.n_series, generator=generator, dtype=torch.float64, device=batch.offsets.device)
+        first = (unit * 0.5 * batch.lengths).long()
+        position = torch.arange(len(batch.time), device=batch.time.device) - batch.offsets[:-1][batch.series_of_row]
+        return batch.keep(position >= first[batch.series_of_row])
+
     def _points(self, mean: Tensor, generator: torch.Generator) -> Tensor:
         return antithetic(self.pairs, tuple(mean.shape), generator, mean)
 
@@ -135,6 +154,8 @@ class LatentODE(Model):
 
     def infer(self, padded: Padded) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation ``[S, d]`` of the start given the data; the prior's where there are none."""
+        if self.history is not None:
+            padded = Padded(*(part[:, : self.history] for part in padded))
         context = self.encoder(padded)
         rows = padded.rows.sum(1, keepdim=True).clamp(min=1)
         whole = torch.cat([context[:, 0], context.sum(1) / rows], dim=-1)
@@ -148,6 +169,9 @@ class LatentODE(Model):
         """From ``z0 [P, S, d]`` at ``start [S]`` to ``times [S, K]``: ``z [P, S, K, d]``."""
         P, S, d = z0.shape
         how, field = self.integration, self.process
+        known = field.solution(z0, start, times)
+        if known is not None:
+            return Flow(known, z0.new_zeros(P * S), z0.new_zeros(P * S))
         made = flow(
             # what is forgotten must be computed again from the parameters themselves
             field.drift if how.checkpoint else field.bound_drift(),
@@ -171,13 +195,13 @@ class LatentODE(Model):
         padded = pad_for(batch, times)
         mean, sd = self.infer(padded)
         noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
-        return self._draws(mean + sd * noise, padded.time[:, 0], times, generator)
+        return self._draws(mean + self.process.doubt(sd) * noise, padded.time[:, 0], times, generator)
 
     def generate(self, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Starts from the prior at the first time, followed to the others."""
         m0, s0 = self.process.initial()
         noise = torch.randn((draws, 1, self.process.dim), generator=generator, dtype=times.dtype, device=times.device)
-        return self._draws(m0 + s0 * noise, times[:1], times[None], generator)
+        return self._draws(m0 + self.process.doubt(s0) * noise, times[:1], times[None], generator)
 
     def _draws(self, z0: Tensor, start: Tensor, times: Tensor, generator: torch.Generator) -> Draws:
         z = self._solve(z0, start, times).z
