@@ -109,7 +109,7 @@ class FractionalModel(Model):
         self.get_buffer("prior_spread").copy_(prior.spread)
         density, start = posterior_density(batch, prior, terms=len(self.kernels[0].get_buffer("rates")))
         draws = self.get_buffer("raw_draws")
-        found = find_posterior(density, start, len(draws), stream(self._seed, "fractional", "posterior"))
+        found = find_posterior(density, prior, start, len(draws), stream(self._seed, "fractional", "posterior"))
         draws.copy_(found.draws)
         self.get_buffer("khat").copy_(found.khat)
         self._set(found.mode)

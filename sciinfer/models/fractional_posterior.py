@@ -25,6 +25,9 @@ NAMES = ("hurst", "rate", "scale", "noise")
 #: degrees of freedom of the proposals; draws in each round that adapts them; numbers held by one call of the filter
 _HEAVY, _ROUND, _LANES = 5, 150, 4e6
 
+#: logarithm of the constant of a four-dimensional t
+_LOG_NORMAL = math.lgamma(0.5 * (_HEAVY + 4)) - math.lgamma(0.5 * _HEAVY) - 2 * math.log(_HEAVY * math.pi)
+
 #: ``raw [n, C, 4] -> [n, C]``
 Density = Callable[[Tensor], Tensor]
 
@@ -40,6 +43,12 @@ class Prior(NamedTuple):
         index = torch.nn.functional.logsigmoid(raw[..., 0]) + torch.nn.functional.logsigmoid(-raw[..., 0])
         z = (raw[..., 1:] - self.centre) / self.spread
         return index - (0.5 * z.square() + self.spread.log() + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def sample(self, n: int, generator: torch.Generator) -> Tensor:
+        """``[n, C, 4]``."""
+        uniform = torch.rand(n, len(self.centre), 1, generator=generator, dtype=self.centre.dtype)
+        z = torch.randn(n, *self.centre.shape, generator=generator, dtype=self.centre.dtype)
+        return torch.cat([torch.logit(uniform, eps=1e-12), self.centre + self.spread * z], dim=-1)
 
 
 class Found(NamedTuple):
@@ -103,11 +112,13 @@ def _with_level(matrix: Tensor, value: float) -> Tensor:
     return out + corner
 
 
-def find_posterior(density: Density, start: Tensor, draws: int, generator: torch.Generator) -> Found:
-    """Mode and Laplace, then rounds that adapt the proposal; all their draws are weighted against the mixture of all.
+def find_posterior(density: Density, prior: Prior, start: Tensor, draws: int, generator: torch.Generator) -> Found:
+    """Mode and Laplace, then rounds that adapt the proposal; all draws are weighted against the mixture of all.
+
+    The prior is one of the proposals: where the data say little, the tails are its own.
 
     Args:
-        density: log-posterior of every channel for itself, differentiable. start: ``[C, 4]``.
+        density: log-posterior of every channel for itself, differentiable. prior: its prior. start: ``[C, 4]``.
 
     Raises:
         NumericalError: the density is finite nowhere near the mode.
@@ -118,12 +129,15 @@ def find_posterior(density: Density, start: Tensor, draws: int, generator: torch
     """
     mode = find_mode(density, start)
     sizes = [_ROUND, _ROUND, _ROUND, max(draws, _ROUND)]
-    proposals, points, value = [(mode, _laplace(density, mode))], mode.new_zeros(0, *mode.shape), mode[None, :, 0][:0]
-    weights, khat, ess = value, value, value
+    proposals = [(mode, _laplace(density, mode))]
+    points = prior.sample(_ROUND, generator)
+    with torch.no_grad():
+        value = _values(density, points)
+    weights, khat, ess = value, mode[:, 0], mode[:, 0]
     for size in sizes:
         new, at = _propose(density, *proposals[-1], size, generator)
         points, value = torch.cat([points, new]), torch.cat([value, at])
-        weights, khat, ess = _smooth(value - _log_mixture(points, proposals, sizes))
+        weights, khat, ess = _smooth(value - _log_mixture(points, prior, proposals, sizes))
         proposals.append(_moments(points, weights, proposals[-1][1]))
     chosen = torch.multinomial(weights.mT, draws, replacement=True, generator=generator).mT
     return Found(points.gather(0, chosen[..., None].expand(*chosen.shape, 4)), mode, khat, ess)
@@ -177,13 +191,14 @@ def _propose(
     return points, torch.where(inside & value.isfinite(), value, -torch.inf)
 
 
-def _log_mixture(points: Tensor, proposals: list[tuple[Tensor, Tensor]], sizes: list[int]) -> Tensor:
-    """Log-density ``[n, C]`` of the mixture of the t's, each by its share of the draws."""
-    parts = []
+def _log_mixture(points: Tensor, prior: Prior, proposals: list[tuple[Tensor, Tensor]], sizes: list[int]) -> Tensor:
+    """Log-density ``[n, C]`` of the mixture of the prior and the t's, each by its share of the draws."""
+    inside = points.clamp(-25.0, 25.0)
+    parts = [prior.log_prob(inside) + math.log(_ROUND)]
     for (centre, root), size in zip(proposals, sizes, strict=False):
         t = torch.linalg.solve(root, (points - centre).unsqueeze(-1)).squeeze(-1)
         log_q = -0.5 * (_HEAVY + t.shape[-1]) * (t.square().sum(-1) / _HEAVY).log1p()
-        parts.append(log_q - torch.linalg.slogdet(root)[1] + math.log(size))
+        parts.append(log_q - torch.linalg.slogdet(root)[1] + _LOG_NORMAL + math.log(size))
     return torch.stack(parts).logsumexp(0)
 
 
