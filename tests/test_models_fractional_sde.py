@@ -151,12 +151,12 @@ def test_posterior_of_weak_data_agrees_with_plain_importance_sampling_from_the_p
     batch = simulated(0.4, series=1, times=25, seed=2, noise_sd=0.2)
     prior = weak_prior(batch)
     density, start = posterior_density(batch, prior, terms=3)
-    raw = prior.sample(60_000, generator(0, "brute"))
+    raw = prior.sample(150_000, generator(0, "brute"))
     with torch.no_grad():
         weights = torch.softmax((density(raw) - prior.log_prob(raw))[:, 0], 0)
     assert 1 / weights.square().sum() > 1000
     brute = raw[torch.multinomial(weights, 20_000, replacement=True, generator=generator(1, "brute")), 0]
-    found = find_posterior(density, prior, start, 4000, generator(0, "is")).draws[:, 0]
+    found = find_posterior(density, prior, start, 20_000, generator(0, "is")).draws[:, 0]
     edges = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=F64)
     ours, theirs = (torch.quantile(torch.sigmoid(x[:, 0]), edges) for x in (found, brute))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=0.05)
@@ -182,7 +182,7 @@ def test_intervals_of_the_hurst_index_cover(hurst):
 
 @pytest.mark.slow
 def test_the_linear_model_beats_the_baselines():
-    ds = si.open_dataset("fractional_ou", n_series=6, n_times=120, hurst=0.3, duration=30.0, noise_sd=0.3)
+    ds = si.open_dataset("fractional_ou", n_series=8, n_times=120, hurst=0.7, duration=30.0, noise_sd=0.5)
     hidden = np.random.default_rng(0).random(ds["y"].shape) < 0.3
     train, test = ds.assign(y=ds["y"].where(~hidden)), ds.assign(y=ds["y"].where(hidden))
     fitted = si.fit(train, model="fractional-sde", progress="silent")
