@@ -121,8 +121,8 @@ def test_wrong_options_are_refused(options, says):
 @pytest.mark.slow
 def test_it_learns():
     """Gappy noisy waves of random phase: better than constant, last value and line in the gaps and beyond the end."""
-    train, test, truth, asked = waves()
-    fitted = si.fit(train, model="neural-cde", training={"steps": 400, "validation": 0.0}, progress="silent")
+    train, test, truth, asked = waves(n_train=200)
+    fitted = si.fit(train, model="neural-cde", progress="silent")
     found = fitted.predict(test, time=asked, draws=100)["posterior_predictive"]["y"].isel(chain=0)
     error = float(((found.mean("draw").values - truth) ** 2).mean())
     assert error < min(baselines(test, asked, truth).values())

@@ -61,8 +61,12 @@ class HiddenRowModel(Model):
         self.likelihood.initialise(batch.values, batch.mask)
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
-        """Adam on minibatches of series, early stop on the last tenth of each series."""
-        return {"optimiser": "adam", "steps": 500, "learning_rate": 1e-2, "validation": 0.1, "batch_size": 32}
+        """Adam on minibatches of series, nothing held out.
+
+        The chain rule by which a held-out loss is taken does not hold for this score; hiding other entries at every
+        step is what keeps the fit from learning them by heart.
+        """
+        return {"optimiser": "adam", "steps": 500, "learning_rate": 1e-2, "validation": 0.0, "batch_size": 32}
 
     def summary(self) -> dict[str, float]:
         """Learned noise."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -137,10 +137,6 @@ class NeuralCDE(HiddenRowModel):
         entries = -0.5 * ((padded.values - mean).square() / variance + variance.log() + math.log(2 * math.pi))
         return torch.where(hidden, entries, torch.zeros_like(entries)).sum((-2, -1))
 
-    def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
-        """Larger steps than the simulated models take: nothing here is noisy but the hiding."""
-        return {**super().training_defaults(batch), "learning_rate": 2e-2}
-
     # -- the two passes ------------------------------------------------------------------------------------------
 
     def _cut(self, path: ControlPath, rows: Tensor) -> Windows:
@@ -249,11 +245,11 @@ def neural_cde(
     schema: Schema,
     *,
     seed: int = 0,
-    latent: int = 16,
+    latent: int = 12,
     control: str = "linear",
     windows: int = 16,
     depth: int = 2,
-    hidden: int = 32,
+    hidden: int = 16,
     intensity: bool = True,
     noise: float = 0.3,
 ) -> NeuralCDE:
