@@ -57,10 +57,10 @@ def test_names_of_every_kind():
 
 
 def test_unknown_names_are_one_clean_line():
-    text = run("names", "models", "latent-sd", code=2)
+    text = run("names", "models", "physics-sd", code=2)
     assert text.splitlines() == [
-        "error [name/models] no models entry is called 'latent-sd'",
-        "fix: did you mean latent-sde",
+        "error [name/models] no models entry is called 'physics-sd'",
+        "fix: did you mean physics-sde",
     ]
 
 

@@ -111,7 +111,9 @@ RANKS = {
 }  # fmt: skip
 #: said on purpose: the core hands its conformance cases to whoever asks, lazily
 EXCEPTIONS = {("extend", "testing")}
-KNOWS_XARRAY = {"labelled", "diagnostics", "plots", "report", "run_report", "scoring", "api", "fitted", "fields", "extend"}
+KNOWS_XARRAY = {
+    "labelled", "diagnostics", "plots", "report", "run_report", "scoring", "api", "fitted", "fields", "extend",
+}  # fmt: skip
 
 
 def part_of(path: Path) -> str:

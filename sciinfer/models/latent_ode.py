@@ -36,7 +36,7 @@ __entries__ = [
             "doubt": "oscillators: further sd of the log pace in answers, for series unlike those seen in training",
             "history": "rows of a series from which its start is inferred; default all",
             "crop": "True: in training, begin each series at a random row of its first half",
-            "latent": "dimension of z (order 2: of the place; oscillators: constants); default 2 or channels + 2, at most 8",
+            "latent": "dimension of z (order 2: of the place; oscillators: constants); default 2 or C + 2 <= 8",
             "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
             "decoder": "linear (default) | mlp",
             "encoder": "scan (default) | attention | s5 | prefix: level, slope and bend of the first rows",
