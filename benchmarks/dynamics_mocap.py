@@ -2,8 +2,8 @@
 
 Scored in degrees squared over frames 3-299 of the mean forecast, as published. Two of the three validation sequences
 walk at a pace (periods of 160 and 146 frames) that none of the 16 training sequences has (131 to 140): the spread that
-the pace gets in answers (``doubt``) was chosen on them. The other rows leave every fourth training sequence out in turn,
-with no such choice. The published test sequences are not at hand. Needs the file that ``SCIINFER_DATA`` names.
+the pace gets in answers (``doubt``) was chosen on them. The other rows leave out every fourth training sequence in turn
+and make no such choice. The published test sequences are not at hand. Needs the file that ``SCIINFER_DATA`` names.
 """
 
 from __future__ import annotations
