@@ -1,8 +1,9 @@
-"""One training step of a latent SDE: simulation-free against torchsde's Euler with backpropagation through the solver.
+"""One training step of a latent SDE: simulation-free against torchsde's Euler, by backpropagation and by its adjoint.
 
 Equal batch (256 series), times (100), latent size (4), nets (two hidden layers of 128, context 64) and likelihood;
 torchsde takes 200 Euler steps. A step is the ELBO and its gradient. "encoder excluded" feeds both the same fixed
-context; otherwise both run the same encoder.
+context; otherwise both run the same encoder. The memory rows: what the path term keeps for its gradient beside its
+inputs, and what the whole step keeps, for series a hundred times as long.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from sciinfer.likelihoods import Gaussian
 from sciinfer.models.grids import pad_for
 from sciinfer.models.path_model import PathModel
 from sciinfer.nets import MLP, Encoder, LinearDecoder, ScanEncoder
-from sciinfer.processes import NeuralSDE
+from sciinfer.processes import NeuralSDE, hermite_marginals, path_divergence
+from sciinfer.processes.hermite import gaps_of
+from sciinfer.processes.matching import antithetic, random_nodes
 from sciinfer.processes.posterior import BridgePosterior, HermitePosterior
 from sciinfer.random import generator
 
-from .harness import Row, installed, timed_row
+from .harness import Row, installed, timed_row, versions
 
 # the sizes of torchsde's own latent-Lorenz example
 DIM, CHANNELS, HIDDEN, WIDTH = 4, 3, (128, 128), 64
@@ -65,7 +68,7 @@ class Simulated(nn.Module):
     def g(self, t: Tensor, z: Tensor) -> Tensor:
         return self.prior.diffusion(t, z)
 
-    def loss(self, batch: SeriesBatch, steps: int) -> Tensor:
+    def loss(self, batch: SeriesBatch, steps: int, adjoint: bool = False) -> Tensor:
         import torchsde
 
         padded = pad_for(batch)
@@ -73,7 +76,12 @@ class Simulated(nn.Module):
         mean, log_sd = self.start(self.context[:, 0]).chunk(2, dim=-1)
         z0 = mean + log_sd.exp() * torch.randn(mean.shape, dtype=mean.dtype)
         span = float(self.knots[-1] - self.knots[0])
-        path, ratio = torchsde.sdeint(self, z0, self.knots, method="euler", dt=span / steps, logqp=True)
+        settings: dict[str, Any] = {"method": "euler", "dt": span / steps, "logqp": True}
+        if adjoint:
+            wanted = [x for x in (*self.parameters(), self.context) if x.requires_grad]
+            path, ratio = torchsde.sdeint_adjoint(self, z0, self.knots, adjoint_params=wanted, **settings)
+        else:
+            path, ratio = torchsde.sdeint(self, z0, self.knots, **settings)
         eta = self.decoder(path.transpose(0, 1))
         fit = self.likelihood.log_prob(padded.values, eta, padded.mask).sum()
         start = 0.5 * (mean.square() + (2 * log_sd).exp() - 1 - 2 * log_sd).sum()
@@ -107,11 +115,11 @@ def ours(batch: SeriesBatch, counted: bool, posterior: str) -> Callable[[], Any]
     return lambda: step(model, lambda: model.loss(batch, generator=generator(0, "step")).value)
 
 
-def peer(batch: SeriesBatch, counted: bool, steps: int) -> Callable[[], Any] | None:
+def peer(batch: SeriesBatch, counted: bool, steps: int, adjoint: bool = False) -> Callable[[], Any] | None:
     if not installed("torchsde"):
         return None
     model = Simulated(*cast(Any, parts(batch, counted)))
-    return lambda: step(model, lambda: model.loss(batch, steps))
+    return lambda: step(model, lambda: model.loss(batch, steps, adjoint))
 
 
 def step(model: nn.Module, loss: Callable[[], Tensor]) -> None:
@@ -119,11 +127,66 @@ def step(model: nn.Module, loss: Callable[[], Tensor]) -> None:
     loss().backward()
 
 
+def kept(compute: Callable[[], Any], *, given: Iterable[Tensor] = ()) -> int:
+    """Bytes that the graph of ``compute`` keeps for its gradient beside ``given``, each memory counted once."""
+    seen: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        seen[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        held = compute()
+    del held
+    for x in given:
+        seen.pop(x.untyped_storage().data_ptr(), None)
+    return sum(seen.values())
+
+
+def memory(times: int) -> tuple[int, int]:
+    """Kept by the path term given the knots, and by the whole loss; 16 series of ``times``."""
+    batch = data(16, times)
+    prior, encoder, decoder, likelihood = parts(batch, False)
+    q = HermitePosterior(prior, WIDTH, generator=generator(2, "posterior"))
+    model = PathModel(prior, encoder, q, decoder, likelihood)
+    padded = pad_for(batch)
+    knots = q.knots(padded, encoder(padded))
+    at, weights = random_nodes(padded.time, 8, generator(0, "nodes"))
+    points = antithetic(1, (16, 8, DIM), generator(0, "points"), padded.time)
+
+    def path() -> Tensor:
+        return path_divergence(prior, hermite_marginals(knots, gaps_of(knots.time, at), at), weights, points)
+
+    return kept(path, given=knots), kept(lambda: model.loss(batch, generator=generator(0, "step")).value)
+
+
+def memory_rows(long: int) -> Iterable[Row]:
+    short_path, short_all = memory(100)
+    long_path, long_all = memory(long)
+    for name, mine, other, goal in (
+        ("path-term", long_path, short_path, 0.9),
+        ("whole-step", long_all, short_all, None),
+    ):
+        yield Row(
+            name=f"simulation_free/memory-{name}-{long}-against-100-times", ours=mine / 1e6, peer=other / 1e6,
+            unit="MB", goal=goal, note="flat is a ratio of 1", versions=versions(),
+        )  # fmt: skip
+
+
 def rows(*, tiny: bool = False) -> Iterable[Row]:
-    """Goals: at least 10 times per step with the encoder excluded, 3 times with it."""
+    """Goals: at least 20 times per step with the encoder excluded, 8 times with it; 50 times torchsde's adjoint."""
     batch = data(8, 10) if tiny else data(256, 100)
+    yield from memory_rows(200 if tiny else 10_000)
+    yield timed_row(
+        "simulation_free/hermite-against-adjoint",
+        ours(batch, False, "hermite"),
+        peer(batch, False, 20 if tiny else 200, adjoint=True),
+        repeats=1,
+        goal=50.0,
+        packages=("torchsde",),
+    )
     for posterior in ("hermite", "bridge"):
-        for counted, goal in ((False, 10.0), (True, 3.0)):
+        for counted, goal in ((False, 20.0), (True, 8.0)):
             label = "with-encoder" if counted else "encoder-excluded"
             yield timed_row(
                 f"simulation_free/{posterior}-{label}",
