@@ -16,6 +16,7 @@ from sciinfer.integrate.tsit5 import TSIT5
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.grids import pad_for
 from sciinfer.models.latent_ode import latent_ode
+from sciinfer.nets.prefix import PrefixEncoder
 from sciinfer.random import generator, numpy_generator
 from sciinfer.training.adam import Adam
 
@@ -70,6 +71,28 @@ def test_the_start_comes_from_the_history_alone():
     changed = batch._replace(values=batch.values + (torch.arange(8) >= 4)[:, None])
     for mine, other in zip(model.infer(pad_for(batch)), model.infer(pad_for(changed)), strict=True):
         assert torch.equal(mine, other)
+
+
+def test_cropping_is_for_training_alone():
+    model, batch = _build(crop=True, encoder="prefix", history=3), sample_batch(lengths=(8, 6))
+    plain = _build(encoder="prefix", history=3).eval()
+    found = [float(model.train(mode).loss(batch, generator=stream("c")).value.detach()) for mode in (True, False)]
+    whole = float(plain.loss(batch, generator=stream("c")).value.detach())
+    assert found[1] == pytest.approx(whole, rel=1e-12)
+    assert found[0] != pytest.approx(whole, rel=1e-3)
+
+
+def test_short_series_and_many_channels_set_the_directions_too():
+    """Ragged series and no history: all are looked at, so that what moves most is seen, wherever it stands."""
+    g, channels = generator(0, "wide"), 20
+    scale = torch.full((channels,), 0.01, dtype=F64)
+    scale[-1] = 1.0
+    lengths = (9, 6, 5, 3, 1)
+    times = [torch.arange(n, dtype=F64) for n in lengths]
+    values = [scale * torch.randn(channels, generator=g, dtype=F64).expand(n, -1) for n in lengths]
+    encoder = PrefixEncoder(channels, 4, generator=generator(0, "e"))
+    encoder.initialise(SeriesBatch.of(times, values), 9)
+    assert float(encoder.get_buffer("directions")[-1].abs().max()) > 0.99
 
 
 def _cycles(series, rows=90, seed=0):
@@ -214,6 +237,11 @@ def test_rollouts_far_beyond_the_data_stay_finite():
         ({"latent": 0}, "latent"),
         ({"step": 0.0}, "step"),
         ({"warmup": 2.0}, "warmup"),
+        ({"crop": "yes"}, "crop"),
+        ({"dynamics": "oscillators", "order": 2}, "order"),
+        ({"dynamics": "oscillators", "regularise": "local"}, "regularise"),
+        ({"doubt": 0.1}, "oscillators"),
+        ({"planes": 2}, "oscillators"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, says):

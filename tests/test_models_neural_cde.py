@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time as clock
 
 import numpy as np
@@ -58,6 +59,29 @@ def test_depth_two_is_far_nearer_to_the_fine_solution():
         ones = torch.ones(1, 2, dtype=F64)
         errors = [float((field.advance(z, push_of(log, ones, depth=d), 8) - fine).norm()) for d in (1, 2)]
     assert errors[1] < 0.3 * errors[0]
+
+
+def test_a_long_gap_inside_the_data_does_not_blow_the_state_up():
+    """One step over a stretch that is long against the memory: near the fine solution, where explicit steps explode."""
+    for sign in (1.0, -1.0):
+        field = ControlledField(3, 8, 16, sign=sign, generator=generator(0, "f"))
+        z = torch.randn((1, 8), generator=generator(1, "z"), dtype=F64)
+        push = Push(sign * torch.tensor([[7.0, 0.1, 0.2]], dtype=F64), torch.zeros(1, 3, 3, dtype=F64))
+        with torch.no_grad():
+            found, fine = (field.advance(z, push, steps) for steps in (1, 400))
+        assert float((found - fine).norm()) < 0.5 * float(fine.norm())
+
+
+def test_a_window_is_solved_to_second_order():
+    field, g = ControlledField(3, 4, 8, generator=generator(0, "f")), generator(1, "x")
+    z, step = torch.randn((2, 4), generator=g, dtype=F64), torch.rand((2, 3), generator=g, dtype=F64)
+    root = torch.randn((2, 3, 3), generator=g, dtype=F64)
+    push = Push(step, 0.3 * (root - root.mT))
+    with torch.no_grad():
+        fine = field.advance(z, push, 512)
+        errors = [float((field.advance(z, push, n) - fine).norm()) for n in (8, 16, 32)]
+    for rough, finer in itertools.pairwise(errors):
+        assert 3.5 < rough / finer < 4.7
 
 
 def test_ten_thousand_rows_cost_as_many_steps_as_ten():

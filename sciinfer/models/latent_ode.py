@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import torch
 
 from ..errors import ConfigError
 from ..extend import registry
 from ..integrate.rk43 import RK43
 from ..integrate.tableau import EmbeddedRK
 from ..labelled.schema import Schema
-from ..nets import ENCODERS, LinearDecoder, MLPDecoder
+from ..likelihoods import Likelihood
+from ..nets import ENCODERS, Decoder, LinearDecoder, MLPDecoder
 from ..nets.prefix import PrefixEncoder
 from ..random import generator
 from .base import Model
 from .latent_ode_field import FirstOrder, LatentField, SecondOrder
 from .latent_ode_model import REGULARISERS, Integration, LatentODE
 from .oscillator_field import Oscillators
+from .stable_sde import positive_numbers, shares, whole_numbers
 
 __entries__ = [
     {
@@ -93,32 +95,25 @@ def latent_ode(
     References:
         Rubanova, Chen, Duvenaud (2019), Latent ODEs for irregularly-sampled time series.
     """
-    _check_whole({"latent": latent, "hidden": hidden, "width": width, "planes": planes, "history": history})
-    _check_positive({"noise": noise, "step": step, "rtol": rtol, "penalty": penalty})
-    _check_fractions({"warmup": warmup, "curriculum": curriculum, "doubt": doubt})
-    for name, value, known in (
-        ("decoder", decoder, ("linear", "mlp")),
-        ("encoder", encoder, (*ENCODERS, "prefix")),
-        ("dynamics", dynamics, ("net", "oscillators")),
-        ("gradient", gradient, ("backprop", "checkpoint")),
-        ("regularise", regularise, REGULARISERS),
-    ):
-        if value not in known:
-            raise ConfigError(f"unknown {name} {value!r}", fix=f"one of: {', '.join(known)}")
-    if order not in (1, 2):
-        raise ConfigError(f"order must be 1 or 2, got {order!r}", variable="order")
+    whole_numbers(latent=latent, hidden=hidden, width=width, planes=planes, history=history)
+    positive_numbers(noise=noise, step=step, rtol=rtol, penalty=penalty)
+    shares(warmup=warmup, curriculum=curriculum, doubt=doubt)
+    _known("decoder", decoder, ("linear", "mlp"))
+    _known("encoder", encoder, (*ENCODERS, "prefix"))
+    _known("dynamics", dynamics, ("net", "oscillators"))
+    _known("gradient", gradient, ("backprop", "checkpoint"))
+    _known("regularise", regularise, REGULARISERS)
+    _known("order", order, (1, 2))
+    _known("crop", crop, (False, True))
+    _together(dynamics, order, planes, doubt, regularise)
     g, C = generator(seed, "weights"), schema.n_channels
     d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
     if dynamics == "oscillators":
         field: LatentField = Oscillators(planes, d, doubt=doubt, generator=g)
     else:
         field = (FirstOrder if order == 1 else SecondOrder)(d, (hidden, hidden), generator=g)
-    seen = LinearDecoder(field.seen, C, generator=g)
-    if decoder == "mlp":
-        seen = MLPDecoder(field.seen, C, (hidden,), generator=g)
+    seen, lik = _answer(field.seen, C, decoder, hidden, likelihood, noise, g)
     encode = PrefixEncoder if encoder == "prefix" else ENCODERS[encoder]
-    build = registry().get("likelihoods", likelihood)
-    lik = build(C, noise=noise) if likelihood in ("gaussian", "student-t") else build(C)
     return LatentODE(
         field,
         encode(C, width, generator=g),
@@ -142,23 +137,32 @@ def _integration(solver: str, step: float, rtol: float, gradient: str) -> Integr
     known = ("tsit5", "dopri5", "kvaerno5", "rk43")
     found = registry().get("solvers", f"ode-{solver}") if solver in known else None
     if not isinstance(found, EmbeddedRK):
-        raise ConfigError(f"unknown solver {solver!r}", fix=f"one of: rk4, {', '.join(known)}")
+        raise ConfigError(f"unknown solver {solver!r}", variable="solver", fix=f"one of: rk4, {', '.join(known)}")
     return Integration(found, None, float(rtol), checkpoint=gradient == "checkpoint")
 
 
-def _check_whole(values: dict[str, int | None]) -> None:
-    for name, value in values.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", variable=name)
+def _answer(
+    dim: int, channels: int, decoder: str, hidden: int, likelihood: str, noise: float, g: torch.Generator
+) -> tuple[Decoder, Likelihood]:
+    seen: Decoder = LinearDecoder(dim, channels, generator=g)
+    if decoder == "mlp":
+        seen = MLPDecoder(dim, channels, (hidden,), generator=g)
+    build = registry().get("likelihoods", likelihood)
+    return seen, build(channels, noise=noise) if likelihood in ("gaussian", "student-t") else build(channels)
 
 
-def _check_positive(values: dict[str, float]) -> None:
-    for name, value in values.items():
-        if not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise ConfigError(f"{name} must be a positive number, got {value!r}", variable=name)
+def _known(name: str, value: object, known: tuple[object, ...]) -> None:
+    if value not in known:
+        fix = f"one of: {', '.join(map(str, known))}"
+        raise ConfigError(f"unknown {name} {value!r}", variable=name, fix=fix)
 
 
-def _check_fractions(values: dict[str, float]) -> None:
-    for name, value in values.items():
-        if not (isinstance(value, int | float) and 0 <= value <= 1):
-            raise ConfigError(f"{name} must lie in [0, 1], got {value!r}", variable=name, fix=f"{name}=0.2")
+def _together(dynamics: str, order: int, planes: int, doubt: float, regularise: str) -> None:
+    """Refuse what would silently do nothing."""
+    turning = dynamics == "oscillators"
+    idle = {"planes": planes != 1, "doubt": doubt != 0}
+    if turning:
+        idle = {"order": order != 1, "regularise": regularise != "none"}
+    for name in (name for name, given in idle.items() if given):
+        fix = f"leave {name} out" if turning else 'dynamics="oscillators"'
+        raise ConfigError(f"{name} has no meaning with dynamics={dynamics!r}", variable=name, fix=fix)

@@ -138,7 +138,7 @@ class LatentODE(Model):
         return fit, start * padded.rows.any(dim=1), path.local if probe is not None else path.error, mask.sum()
 
     def _cropped(self, batch: SeriesBatch, generator: torch.Generator) -> SeriesBatch:
-        if not self.crop:
+        if not (self.crop and self.training):
             return batch
         unit = torch.rand(batch.n_series, generator=generator, dtype=torch.float64, device=batch.offsets.device)
         first = (unit * 0.5 * batch.lengths).long()

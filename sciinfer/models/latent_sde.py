@@ -38,7 +38,7 @@ __entries__ = [
             "likelihood": "a registered likelihood: gaussian (default), student-t, poisson, bernoulli",
             "decoder": "linear (default) | mlp | inverse-lipschitz (no latent direction can be ignored)",
             "ard": "True: shrink latent dimensions that the data do not need (linear decoder)",
-            "encoder": "scan (default) | attention",
+            "encoder": "scan (default) | attention | s5",
             "posterior": "bridge (default) | hermite | mixture (several modes)",
             "components": "bridges in a mixture",
             "particles": "predict by a particle smoother of so many, whatever the posterior; 0 (default): do not",

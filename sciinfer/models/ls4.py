@@ -9,6 +9,7 @@ from ..extend import registry
 from ..labelled.schema import Schema
 from ..random import generator
 from .ls4_model import MODES, LatentPosterior, LatentPrior, LS4Model
+from .stable_sde import positive_numbers, shares, whole_numbers
 
 __entries__ = [
     {
@@ -67,9 +68,11 @@ def ls4(
     """
     C = schema.n_channels
     d = latent if latent is not None else (2 if C == 1 else min(C + 2, 8))
-    _check({"latent": d, "width": width, "layers": layers}, {"warmup": warmup, "hide": hide}, noise)
+    whole_numbers(latent=d, width=width, layers=layers)
     n = states if states is not None else max(width // 2, 1)
-    _check({"states": n}, {}, noise)
+    whole_numbers(states=n)
+    positive_numbers(noise=noise)
+    shares(warmup=warmup, hide=hide)
     if mode not in MODES:
         raise ConfigError(f"unknown mode {mode!r}", variable="mode", fix=f"one of: {', '.join(MODES)}")
     g = generator(seed, "weights")
@@ -78,14 +81,3 @@ def ls4(
     prior = LatentPrior(d, width, n, layers, generator=g)
     posterior = LatentPosterior(C, d, width, n, layers, generator=g)
     return LS4Model(prior, posterior, law, C, d, mode=mode, warmup=warmup, hide=hide, generator=g)
-
-
-def _check(whole: dict[str, object], shares: dict[str, float], noise: float) -> None:
-    for name, value in whole.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", variable=name)
-    for name, share in shares.items():
-        if not isinstance(share, int | float) or not 0 <= share <= 1:
-            raise ConfigError(f"{name} must lie in [0, 1], got {share!r}", variable=name, fix=f"{name}=0.2")
-    if not isinstance(noise, int | float) or not 0 < noise < float("inf"):
-        raise ConfigError(f"noise must be a positive number, got {noise!r}", variable="noise", fix="noise=0.3")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from ..labelled.schema import Schema
 from ..random import generator
 from .ncdssm_dynamics import FilteredDynamics, FreeLinear, MixedLinear, Perceptron
 from .ncdssm_model import NCDSSM, IdentityAuxiliary, NetAuxiliary
+from .stable_sde import positive_numbers, shares, whole_numbers
 
 __entries__ = [
     {
@@ -80,7 +80,9 @@ def ncdssm(
         raise ConfigError(f"the identity auxiliary is Gaussian, got {likelihood!r}", fix='auxiliary="net"')
     A = C if auxiliary == "identity" else features if features is not None else min(C, 4)
     d = latent if latent is not None else min(2 * A, 10) if isinstance(A, int) else 2
-    _check({"latent": d, "features": A, "matrices": matrices, "hidden": hidden}, noise, step, warmup)
+    whole_numbers(latent=d, features=A, matrices=matrices, hidden=hidden)
+    positive_numbers(noise=noise, step=step)
+    shares(warmup=warmup)
     g = generator(seed, "weights")
     process = _process(dynamics, d, matrices, hidden, g)
     return NCDSSM(
@@ -104,14 +106,3 @@ def _auxiliary(
     build: Any = registry().get("likelihoods", likelihood)
     law = build(C, noise=noise) if likelihood in ("gaussian", "student-t") else build(C)
     return NetAuxiliary(C, A, hidden, law, generator=g)
-
-
-def _check(whole: dict[str, object], noise: float, step: float, warmup: float) -> None:
-    for name, value in whole.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"{name} must be a whole number >= 1, got {value!r}", variable=name)
-    for name, size in (("noise", noise), ("step", step)):
-        if not isinstance(size, int | float) or not 0 < size < math.inf:
-            raise ConfigError(f"{name} must be a positive number, got {size!r}", variable=name, fix=f"{name}=0.3")
-    if not isinstance(warmup, int | float) or not 0 <= warmup <= 1:
-        raise ConfigError(f"warmup must lie in [0, 1], got {warmup!r}", variable="warmup", fix="warmup=0.2")

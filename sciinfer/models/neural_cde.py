@@ -20,7 +20,7 @@ from ..random import generator as stream
 from .base import Draws
 from .grids import pad_for
 from .hidden_rows import HiddenRowModel
-from .stable_sde import positive_numbers, whole_numbers
+from .stable_sde import control_features, positive_numbers, whole_numbers
 
 __entries__ = [
     {
@@ -158,7 +158,7 @@ class NeuralCDE(HiddenRowModel):
 
     def _forward(self, control: Control, cut: Windows, query: Tensor, inside: Tensor, here: Signature) -> Tensor:
         steps = self._push(window(_part(cut.prefix, 0, -1), _part(cut.prefix, 1, None)), cut.scale)
-        states = self.ahead(self._features(control, cut.edges[:, :1]), steps)
+        states = self.ahead(control_features(control, cut.edges[:, :1]), steps)
         place = (torch.searchsorted(cut.edges.contiguous(), inside.contiguous(), right=True) - 1).clamp(min=0)
         z = self._to_query(self.ahead, states, cut, place, here, query - cut.edges[:, -1:])
         if control.causal:  # ahead of the first datum nothing is known
@@ -171,7 +171,7 @@ class NeuralCDE(HiddenRowModel):
     ) -> Tensor:
         pieces = inverse(window(_part(cut.prefix, 0, -1), _part(cut.prefix, 1, None)))
         steps = self._push(Signature(pieces.one.flip(1), pieces.two.flip(1)), cut.scale)
-        states = way(self._features(control, cut.edges[:, -1:]), steps).flip(1)
+        states = way(control_features(control, cut.edges[:, -1:]), steps).flip(1)
         place = torch.searchsorted(cut.edges.contiguous(), inside.contiguous()).clamp(max=self.windows)
         return self._to_query(way, states, cut, place, here, cut.edges[:, :1] - query)
 
@@ -186,10 +186,6 @@ class NeuralCDE(HiddenRowModel):
         return way.field.advance(
             z, Push(step, torch.zeros_like(step)[..., None].expand(*step.shape, step.shape[-1])), 4
         )
-
-    def _features(self, control: Control, t: Tensor) -> Tensor:
-        at = along(control, t)
-        return torch.cat([at.value, at.past, at.future], dim=-1)
 
     # -- answers -------------------------------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Oscillators(LatentField):
     def matrix(self) -> Tensor:
         """At the usual pace."""
         M = torch.zeros(self.dim, self.dim, dtype=self.log_frequency.dtype, device=self.log_frequency.device)
-        even = torch.arange(0, 2 * self.planes, 2)
+        even = torch.arange(0, 2 * self.planes, 2, device=M.device)
         w = self.log_frequency.exp()
         M[even, even + 1] = -w
         M[even + 1, even] = w

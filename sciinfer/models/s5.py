@@ -7,6 +7,7 @@ from ..labelled.schema import Schema
 from ..random import generator
 from .s5_density import DENSITIES, Density
 from .s5_model import S5Model
+from .stable_sde import whole_numbers
 
 __entries__ = [
     {
@@ -70,9 +71,9 @@ def s5(
         0.001
     """
     chosen = states if states is not None else max(width // 2, 1) if isinstance(width, int) else 1
-    for name, value in {"width": width, "states": chosen, "layers": layers}.items():
-        _whole(name, value, 1)
-    _whole("rank", rank, 0)
+    whole_numbers(width=width, states=chosen, layers=layers)
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 0:
+        raise ConfigError(f"rank must be a whole number >= 0, got {rank!r}", variable="rank", fix="rank=0")
     for name, value, known in (("sides", sides, ("both", "past")), ("density", density, DENSITIES)):
         if value not in known:
             raise ConfigError(f"unknown {name} {value!r}", variable=name, fix=f"one of: {', '.join(known)}")
@@ -85,15 +86,10 @@ def s5(
         if not isinstance(value, int | float) or not 0 <= value <= top or (name == "floor" and value == 0):
             raise ConfigError(f"{name} must lie between 0 and {top}, got {value!r}", variable=name, fix=f"{name}=0.1")
     if rank and density != "gaussian":
-        raise ConfigError(f"correlated channels need gaussian density, got {density!r}", fix="rank=0")
+        raise ConfigError(f"correlated channels need gaussian density, got {density!r}", variable="rank", fix="rank=0")
     g = generator(seed, "weights")
     C = schema.n_channels
     law = Density(C, density, rank, floor=floor, generator=g)
     return S5Model(
         C, width, chosen, layers, law, both=sides == "both", dropout=dropout, beta=beta, jitter=jitter, generator=g
     )
-
-
-def _whole(name: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"{name} must be a whole number >= {least}, got {value!r}", variable=name)

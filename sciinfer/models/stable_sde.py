@@ -254,3 +254,10 @@ def positive_numbers(**options: float) -> None:
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ConfigError(f"{name} must be a positive number, got {value!r}", variable=name, fix=f"{name}=0.3")
+
+
+def shares(**options: float) -> None:
+    """Refuse anything but numbers from zero to one."""
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], got {value!r}", variable=name, fix=f"{name}=0.2")

@@ -85,7 +85,9 @@ class InverseLipschitzDecoder(Decoder):
         super().__init__()
         if dim > channels:
             raise ConfigError(
-                f"{dim} latent dimensions cannot all be seen in {channels} channels", fix=f"latent={channels}"
+                f"{dim} latent dimensions cannot all be seen in {channels} channels",
+                variable="latent",
+                fix=f"latent={channels}",
             )
         self.least = least
         self.into = linear(dim, hidden, generator=generator)

@@ -98,7 +98,9 @@ class AttentionEncoder(Encoder):
     ) -> None:
         super().__init__()
         if width % heads:
-            raise ConfigError(f"width {width} cannot be shared by {heads} heads", fix=f"a multiple of {heads}")
+            raise ConfigError(
+                f"width {width} cannot be shared by {heads} heads", variable="width", fix=f"a multiple of {heads}"
+            )
         self.width = width
         self.frequencies = nn.Parameter(torch.logspace(-2, 0.5, width // 2, dtype=torch.float64))
         self.embed = linear(2 * channels + 2 + 2 * (width // 2), width, generator=generator)

@@ -32,14 +32,18 @@ class PrefixEncoder(Encoder):
 
     @torch.no_grad()
     def initialise(self, batch: SeriesBatch, history: int) -> None:
-        """Directions and scales from windows of ``history`` rows of the training data."""
+        """Directions and scales from windows of ``history`` rows of the training data; of a series without as many
+        rows, from all it has."""
         padded = batch.drop_empty().padded()
         T = padded.values.shape[1]
         wide = torch.arange(0, max(T - history, 0) + 1, max(history // 2, 1), device=padded.time.device)
         wide = wide[:, None] + torch.arange(min(history, T), device=padded.time.device)
         cut = Padded(*(part[:, wide].flatten(0, 1) for part in padded))
         level, slope, bend = self._fit(cut)
-        kept = cut.rows.all(1)
+        kept = cut.rows.all(1).view(len(padded.time), -1)
+        # of each series the first window is what an answer reads, however short it is
+        kept[:, 0] = cut.rows.view(*kept.shape, -1)[:, 0].any(-1)
+        kept = kept.flatten()
         if int(kept.sum()) < 2:
             return
         _, size, axes = torch.linalg.svd(level[kept] - level[kept].mean(0), full_matrices=False)
