@@ -132,6 +132,16 @@ def test_regular_times_are_recognised():
     assert regular_step(time[:, :1], rows[:, :1]) is None
 
 
+def test_single_precision_takes_rounding_for_regular_but_not_jitter():
+    number = torch.arange(5000, dtype=F64)
+    every = torch.ones(1, 5000, dtype=torch.bool)
+    for step in (0.1, 1.0, 1 / 3):
+        time = (step * number).float()[None]
+        assert float(regular_step(time, every)) == pytest.approx(step, rel=1e-4)
+        jitter = 0.015 * step * torch.rand(5000, generator=generator(0, "jitter"), dtype=F64)
+        assert regular_step((time.double() + jitter).float(), every) is None
+
+
 @pytest.mark.parametrize("least", [1, 2, 7, 97, 1999, 19999, 65537])
 def test_transform_lengths_have_small_factors_and_are_the_least_such(least):
     def smooth(n):
