@@ -104,6 +104,20 @@ def test_posterior_speaks_the_callers_units():
     assert 0 < low.item() < high.item() < 1
 
 
+def test_dates_are_counted_in_seconds():
+    numbers, dates = (
+        FractionalModel(schema, seed=0, terms=3, noise=0.3, draws=4)
+        for schema in (
+            Schema(TimeAxis("t", "number", 0.0, 60.0), None, SCHEMA.variables, SCHEMA.channels),
+            Schema(TimeAxis("t", "datetime", 0.0, 60e9), None, SCHEMA.variables, SCHEMA.channels),
+        )
+    )
+    for model in (numbers, dates):
+        model.get_buffer("raw_draws").fill_(0.1)
+    for one, other in zip(numbers.posterior()[:4], dates.posterior()[:4], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+
+
 # -- the posterior of the Hurst index --------------------------------------------------------------------------------
 
 

@@ -91,6 +91,15 @@ def test_before_the_data_the_stationary_process_runs_backwards():
         mu = model.process.stationary()
     torch.testing.assert_close(answer.latent[0, 0], mu.expand(2, 3), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(mu @ model.process.rates(), torch.zeros(3, dtype=F64), rtol=0, atol=1e-12)
+    # and the rates are those of these marginals, though the learned start is not the stationary one
+    with torch.no_grad():
+        model.process.log_start.copy_(torch.tensor([2.0, 0.0, -1.0]))
+        t, d = torch.tensor([[-0.7]], dtype=F64), 1e-5
+        near = torch.cat([t - d, t, t + d], 1)
+        p = model.predict(batch, near, draws=1, generator=stream("before")).latent[0, 0]
+        flux = p[1] @ model.posterior_rates(batch, t)[0, 0]
+    assert float(flux.abs().max()) > 0.01
+    torch.testing.assert_close((p[2] - p[0]) / (2 * d), flux, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("inference", ["exact", "amortised"])
@@ -226,6 +235,15 @@ def test_gaps_are_filled_better_than_by_simple_rules():
     assert error < 0.8 * min(others.values()), (error, others)
 
 
+def test_categories_that_the_table_lacks_are_refused_after_training_too():
+    model = neural_mjp(SCHEMA, levels=3)
+    batch = SeriesBatch.of([torch.zeros(1, dtype=F64)], [torch.tensor([[1.0, 7.0]], dtype=F64)])
+    with pytest.raises(DataError, match=r"levels are 0 \.\. 2"):
+        model.log_likelihood(batch)
+    with pytest.raises(DataError, match=r"levels are 0 \.\. 2"):
+        model.predict(batch, batch.time[None], draws=1, generator=stream("x"))
+
+
 def test_categories_keep_their_own_probabilities():
     rng = np.random.default_rng(0)
     ds = _flicker(n_series=30, n_times=60, rates=((0.0, 0.3), (0.3, 0.0)), levels=(0.0, 1.0), noise_sd=0.0)
@@ -265,5 +283,7 @@ def test_the_simulator_holds_its_states_for_exponential_times():
     )
     late = ds["y"].isel(time=ds["time"] > 8).mean("time")
     assert float(late.mean()) == pytest.approx(1 / 3, abs=4 * float(late.std()) / 20)
+    with pytest.raises(ConfigError, match="tables of numbers"):
+        _flicker(rates=((0.0, 1.0), (1.0,)), levels=(0.0, 1.0))
     with pytest.raises(ConfigError, match="rates"):
         _flicker(rates=((0.0, -1.0), (1.0, 0.0)), levels=(0.0, 1.0))

@@ -9,11 +9,12 @@ import xarray as xr
 from support.model_walk import SCHEMA, check_model, move, sample_batch, stream
 
 import sciinfer as si
-from sciinfer.errors import ConfigError
+from sciinfer.errors import BudgetError, ConfigError, NumericalError
 from sciinfer.labelled.schema import Channel, Schema, TimeAxis, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.exact import ExactPathModel
-from sciinfer.models.physics_sde import Parameter, Physics, physics_sde, register_physics
+from sciinfer.models.physics_sde import physics_sde
+from sciinfer.processes import Parameter, Physics, register_physics
 from sciinfer.processes.linear import KnownLinear
 
 F64 = torch.float64
@@ -59,7 +60,9 @@ def test_a_linear_drift_is_exact():
     exact = ExactPathModel(KnownLinear(-0.8 * one, (0.25 + 1e-8) * one, one), _identity(), model.likelihood)
     with torch.no_grad():
         torch.testing.assert_close(model.log_likelihood(batch), exact.log_likelihood(batch), rtol=1e-4, atol=1e-4)
-        times = torch.tensor([[1.0, 3.5]], dtype=F64).expand(2, 2)
+        # both after the first datum: before it nothing says where the start of the other model is
+        times = torch.tensor([[2.0, 3.5]], dtype=F64).expand(2, 2)
+        assert float(batch.time[batch.offsets[:-1]].max()) < 2.0
         draws = model.predict(batch, times, draws=20000, generator=stream("p"))
         answer = exact.predict(batch, times, draws=1, generator=stream("p"))
     torch.testing.assert_close(draws.observation.mean(0), answer.mean, rtol=0, atol=0.02)
@@ -121,6 +124,30 @@ def test_units_do_not_matter():
     with torch.no_grad():
         torch.testing.assert_close(fast.process.drift(t, z), 0.1 * slow.process.drift(t, z))
         torch.testing.assert_close(slow.process.drift(t, z), torch.full((2, 1), -0.8, dtype=F64))
+
+
+def test_a_time_before_the_data_changes_nothing_and_runs_the_equation_backwards():
+    """The learned start holds at the first datum: a decay was larger before it, by the inverse of its flow."""
+    model = physics_sde(_line_schema(), physics=DECAY, remainder=0, step=0.1)
+    _fix(model, spread=1e-3, noise=0.05, sd=1e-9)
+    t = torch.linspace(0.0, 3.0, 13, dtype=F64)
+    batch = SeriesBatch.of([t], [(-0.8 * t).exp()[:, None]])
+    times = torch.tensor([[-1.0, 0.0, 1.5, -0.5]], dtype=F64)
+    with torch.no_grad():
+        model.process.start_mean.fill_(1.0)
+        model.process.log_start.fill_(-6.0)
+        draws = model.predict(batch, times, draws=200, generator=stream("early")).signal[:, 0, :, 0]
+    expected = (-0.8 * times[0]).exp()
+    torch.testing.assert_close(draws.mean(0), expected, rtol=0, atol=0.02)
+    with pytest.raises(BudgetError, match="steps"):
+        model.predict(batch, times - 1e6, draws=1, generator=stream("early"))
+
+
+def test_paths_that_leave_the_numbers_are_refused():
+    blind = Physics(("x",), {"k": Parameter()}, lambda t, z, p: z * torch.where(t > 2.0, torch.nan, 0.0)[..., None])
+    model = physics_sde(_line_schema(), physics=blind, remainder=0)
+    with torch.no_grad(), pytest.raises(NumericalError, match="finite"):
+        model.generate(torch.tensor([0.0, 4.0], dtype=F64), draws=2, generator=stream("nan"))
 
 
 def test_channels_find_their_states():

@@ -174,6 +174,13 @@ def test_the_graph_is_paid_for_once():
     assert whole.item() == part.item() == pytest.approx(model.process.divergence().item() / 100, rel=1e-12)
 
 
+def test_it_starts_in_single_precision():
+    model, batch = scotch(SCHEMA, width=4, nodes=4).float(), sample_batch(lengths=(12, 9)).to(dtype=torch.float32)
+    model.initialise(batch)
+    assert bool(torch.isfinite(model.loss(batch, generator=stream("f")).value))
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [({"edge": 0.0}, "edge"), ({"width": 0}, "width"), ({"encoder": "lstm"}, "scan"), ({"noise": 0.0}, "noise")],

@@ -72,6 +72,35 @@ def test_rows_that_do_not_fix_the_state_are_left_as_they_are():
     assert found is not None and not found.H[1].any() and found.constant[1] == 0
 
 
+def test_single_precision_keeps_its_digits():
+    """A state that the rows see a hundred times less than another: its square form would lose what float32 has."""
+    g = generator(3, "single")
+    weight = torch.randn(9, 2, generator=g, dtype=F64) * torch.tensor([1.0, 3e-3], dtype=F64)
+    y, mask = torch.randn(1, 9, generator=g, dtype=F64), torch.ones(1, 9, dtype=torch.bool)
+    exact, found = compress_rows(weight, y, mask), compress_rows(weight.float(), y.float(), mask)
+    assert exact is not None
+    assert found is None or (found.y.double() - exact.y).abs().max() < 1e-4
+
+
+def test_a_search_that_fails_leaves_the_parameters(monkeypatch):
+    from sciinfer.errors import NumericalError
+    from sciinfer.models.linear_start import minimise_exactly
+
+    model, calls = _model(), []
+    before = [p.detach().clone() for p in model.parameters()]
+    loss = model.loss
+
+    def failing(*args, **kwargs):
+        calls.append(1)
+        if len(calls) > 3:
+            raise NumericalError("no")
+        return loss(*args, **kwargs)
+
+    monkeypatch.setattr(model, "loss", failing)
+    assert minimise_exactly(model, _data(), 10) == float("inf")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True))
+
+
 def _oscillation(noise, seed=0, rows=300):
     rng = np.random.default_rng(seed)
     t = np.arange(rows, dtype=float)

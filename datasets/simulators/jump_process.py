@@ -67,7 +67,10 @@ def jump_process(
 
 
 def _checked(rates: tuple[tuple[float, ...], ...], levels: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
-    Q, level = np.array(rates, dtype=np.float64), np.array(levels, dtype=np.float64)
+    try:
+        Q, level = np.array(rates, dtype=np.float64), np.array(levels, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"rates or levels are no tables of numbers: {error}", fix="one row for each level") from error
     if level.ndim != 1 or len(level) < 2 or not np.isfinite(level).all():
         raise ConfigError("levels are two or more finite numbers", variable="levels", fix="levels=(0.0, 1.0)")
     if Q.shape != (len(level), len(level)):

@@ -23,7 +23,7 @@ from .structural import StructuralModel
 class FractionalPosterior(NamedTuple):
     """Draws ``[n, C]`` in the caller's units; ``khat [C]`` says whether to trust them (below 0.7).
 
-    ``scale`` has the channel's units per unit of time to the power ``H``.
+    ``scale`` has the channel's units per unit of time to the power ``H``; the unit of dates is the second.
     """
 
     hurst: Tensor
@@ -55,7 +55,8 @@ class FractionalModel(Model):
         level = Constant(1.0)
         level.log_variance.requires_grad_(False)
         self.core = StructuralModel(Sum(FractionalKernel(0.45, terms=terms), level), C, noise=noise)
-        self._seed, self._time_scale = seed, schema.time.scale
+        # times that are dates are counted in nanoseconds; answers are per second
+        self._seed, self._time_scale = seed, schema.time.scale * (1e-9 if schema.time.kind == "datetime" else 1.0)
         self._labels = [channel.label or channel.variable for channel in schema.channels]
         self._scales = [channel.scale for channel in schema.channels]
         nan = torch.full((draws, C, len(NAMES)), math.nan, dtype=torch.float64)

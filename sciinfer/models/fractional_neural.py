@@ -191,7 +191,7 @@ class FractionalNeuralModel(Model):
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Controlled paths inside the data, the prior's dynamics, memory included, after its end."""
         padded = pad_for(batch, times)
-        check_length(times - padded.time[:, -1:], self.step)
+        check_length(torch.maximum(times - padded.time[:, -1:], padded.time[:, :1] - times), self.step)
         merged, order = torch.sort(torch.cat([padded.time, times], dim=1), dim=1, stable=True)
         fine, place = refine(merged, self.step, 1)
         at = place.gather(1, torch.argsort(order, dim=1))

@@ -133,6 +133,7 @@ def find_posterior(density: Density, prior: Prior, start: Tensor, draws: int, ge
     points = prior.sample(_ROUND, generator)
     with torch.no_grad():
         value = _values(density, points)
+    value = torch.where(value.isfinite(), value, -torch.inf)
     weights, khat, ess = value, mode[:, 0], mode[:, 0]
     for size in sizes:
         new, at = _propose(density, *proposals[-1], size, generator)

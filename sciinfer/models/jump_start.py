@@ -16,16 +16,18 @@ _ROWS = 5000
 
 def start_from_clusters(process: JumpProcess, emission: Emission, batch: SeriesBatch, *, seed: int) -> None:
     """Set emissions and rates in place; states are ordered by the first channel."""
-    batch = batch.drop_empty()
+    # the stream lives on the CPU
+    batch = batch.to(device="cpu", dtype=torch.float64).drop_empty()
     if len(batch.time) < process.states:
         return
     g = generator(seed, "clusters")
-    values, mask = batch.values.double(), batch.mask
+    values, mask = batch.values, batch.mask
     centres = _cluster(values[:_ROWS], mask[:_ROWS], process.states, g)
     centres = centres[torch.argsort(centres[:, 0], stable=True)]
     label = _distance(values, mask, centres).argmin(-1)
     error = (values - centres[label]).square() * mask
-    emission.start(centres, (error.sum(0) / mask.sum(0).clamp(min=1)).sqrt())
+    scatter = (error.sum(0) / mask.sum(0).clamp(min=1)).sqrt()
+    emission.start(centres.to(process.log_rates), scatter.to(process.log_rates))
     _start_rates(process, batch, label)
 
 
@@ -62,7 +64,7 @@ def _start_rates(process: JumpProcess, batch: SeriesBatch, label: Tensor) -> Non
     series = batch.series_of_row
     same = series[1:] == series[:-1]
     before, after = label[:-1][same], label[1:][same]
-    step = batch.time.diff()[same].double()
+    step = batch.time.diff()[same]
     K = process.states
     counts = torch.zeros(K * K, dtype=torch.float64, device=label.device).index_add_(
         0, before * K + after, torch.ones_like(step)

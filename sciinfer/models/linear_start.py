@@ -38,7 +38,7 @@ def fit_linear_start(
     """Set the parameters in place: short L-BFGS runs of the exact likelihood, from the subspace start and from
     ``starts`` random ones, then the best one longer."""
     model = ExactPathModel(process, decoder, likelihood)
-    sample = _subset(batch)
+    sample = longest_rows(batch)
     if sample.observed == 0:
         return
     best: tuple[float, dict[str, Tensor]] | None = None
@@ -48,17 +48,17 @@ def fit_linear_start(
             copy_start(spectral, process, decoder, likelihood)
         else:
             _randomise(model, seed, attempt)
-        value = _minimise(model, sample, short)
+        value = minimise_exactly(model, sample, short)
         if math.isfinite(value) and (best is None or value < best[0]):
             best = value, {name: p.detach().clone() for name, p in model.named_parameters()}
     if best is not None:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 parameter.copy_(best[1][name])
-        _minimise(model, sample, long)
+        minimise_exactly(model, sample, long)
 
 
-def _subset(batch: SeriesBatch) -> SeriesBatch:
+def longest_rows(batch: SeriesBatch) -> SeriesBatch:
     """The longest series, each cut to its first rows."""
     batch = batch.drop_empty()
     longest = torch.argsort(batch.lengths, descending=True, stable=True)[:_SERIES].sort().values
@@ -75,7 +75,9 @@ def _randomise(model: ExactPathModel, seed: int, attempt: int) -> None:
     with torch.no_grad():
         scale = math.exp(float(torch.empty(1, dtype=torch.float64).uniform_(math.log(0.1), math.log(1.5), generator=g)))
         process.rotation.copy_(torch.randn(process.rotation.shape, generator=g, dtype=torch.float64) * scale)
-        process.log_damping.uniform_(math.log(0.02), math.log(0.5), generator=g)
+        # drawn where the stream lives, whatever the device of the parameters
+        damping = torch.empty(process.log_damping.shape, dtype=torch.float64)
+        process.log_damping.copy_(damping.uniform_(math.log(0.02), math.log(0.5), generator=g))
         decoder.weight.copy_(torch.randn(decoder.weight.shape, generator=g, dtype=torch.float64) / process.dim**0.5)
         decoder.bias.zero_()
         model.likelihood.log_noise.fill_(math.log(0.4))
@@ -88,8 +90,8 @@ def _noise_without_noise(model: ExactPathModel) -> Tensor:
     return model.likelihood.log_noise.square().sum() + fast.clamp(min=0.0).square().sum()
 
 
-def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> float:
-    """L-BFGS from where the parameters are; a start that fails numerically counts as infinitely bad.
+def minimise_exactly(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> float:
+    """L-BFGS from where the parameters are; a run that fails numerically counts as infinitely bad and changes nothing.
 
     SciPy's: importing any optimiser of torch loads its compiler, which takes seconds.
     """
@@ -103,12 +105,12 @@ def _minimise(model: ExactPathModel, batch: SeriesBatch, iterations: int) -> flo
         number, slopes = value_and_slopes(value, parameters)
         return number, flatten(slopes)
 
+    before = flatten(parameters)
     try:
-        found = minimize(
-            objective, flatten(parameters), jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20}
-        )
+        found = minimize(objective, before, jac=True, method="L-BFGS-B", options={"maxiter": iterations, "maxcor": 20})
         unflatten(found.x, parameters)
         with torch.no_grad():
             return float(model.loss(batch, generator=unused).value)
     except NumericalError:
+        unflatten(before, parameters)
         return math.inf

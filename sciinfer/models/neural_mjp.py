@@ -169,8 +169,7 @@ class NeuralMJP(Model):
 
     def log_likelihood(self, batch: SeriesBatch) -> Tensor:
         """Exact ``log p(y)`` of each series ``[S]``, whichever inference trains the model."""
-        padded = pad_for(batch)
-        log_e = self.emission.log_prob(padded.values, padded.mask)
+        padded, log_e = self._seen(batch)
         log_P = data_steps(self.process, padded.time)
         return filter_states(self.process.start(), log_P, log_e)[:, -1].logsumexp(-1)
 
@@ -179,12 +178,18 @@ class NeuralMJP(Model):
 
         With exact potentials ``fit - start - path`` is the log-likelihood.
         """
-        padded = pad_for(batch)
-        log_e = self.emission.log_prob(padded.values, padded.mask)
+        padded, log_e = self._seen(batch)
         q = self._posterior(padded, log_e)
         fit = (q.log_marginal.exp() * log_e).sum((1, 2))
         start = (q.log_start.exp() * (q.log_start - self.process.start())).sum(-1)
         return fit, start, q.divergence
+
+    def _seen(self, batch: SeriesBatch, times: Tensor | None = None) -> tuple[Padded, Tensor]:
+        """The data, and their log-density in each state ``[S, T, K]``; a category unknown to the table is refused."""
+        if isinstance(self.emission, CategoricalEmission):
+            _check_levels(self.emission, batch)
+        padded = pad_for(batch, times)
+        return padded, self.emission.log_prob(padded.values, padded.mask)
 
     def _posterior(self, padded: Padded, log_e: Tensor) -> TiltedStates:
         if self.amortised is None:
@@ -195,8 +200,8 @@ class NeuralMJP(Model):
 
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Joint draws of the state's path; ``latent`` holds the posterior probabilities of the states."""
-        padded = pad_for(batch, times)
-        q = self._posterior(padded, self.emission.log_prob(padded.values, padded.mask))
+        padded, log_e = self._seen(batch, times)
+        q = self._posterior(padded, log_e)
         grid, order = torch.sort(torch.cat([padded.time, times], dim=1), dim=1, stable=True)
         where = torch.argsort(order, dim=1)[:, padded.time.shape[1] :]
         log_alpha, log_P = on_grid(self.process, q, grid)
@@ -208,9 +213,7 @@ class NeuralMJP(Model):
 
     def posterior_rates(self, batch: SeriesBatch, times: Tensor) -> Tensor:
         """``q_ij(t)`` of each series at ``times [S, N]``: ``[S, N, K, K]``."""
-        padded = pad_for(batch, times)
-        q = self._posterior(padded, self.emission.log_prob(padded.values, padded.mask))
-        return posterior_rates(self.process, q, times)
+        return posterior_rates(self.process, self._posterior(*self._seen(batch, times)), times)
 
     def _draws(self, z: Tensor, probability: Tensor, generator: torch.Generator) -> Draws:
         centres, spread = self.emission.mean(), self.emission.variance()

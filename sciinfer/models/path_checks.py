@@ -32,7 +32,7 @@ def quadratic_variation(model: PathModel, batch: SeriesBatch, *, draws: int = 8,
     step = padded.time.diff(dim=1)
     latent = model.predict(batch, padded.time, draws=draws, generator=generator).latent
     if latent is None or not bool((step > 0).any()):
-        return torch.full((model.process.dim,), float("nan"), dtype=padded.time.dtype)
+        return torch.full((model.process.dim,), float("nan"), dtype=padded.time.dtype, device=step.device)
     before, after = latent[:, :, :-1].flatten(1, 2), latent[:, :, 1:].flatten(1, 2)
     start, stop = padded.time[:, :-1].flatten(), padded.time[:, 1:].flatten()
     moves = stop > start

@@ -16,6 +16,7 @@ from ..likelihoods import Gaussian
 from ..nets.control import along, build_control
 from ..nets.parameters import flatten, unflatten, value_and_slopes
 from ..processes.physics import Parameter, Physics, PhysicsSDE, find_physics, register_physics
+from ..processes.simulate import check_finite, check_length
 from ..random import generator as stream
 from ..statespace import (
     LinearGaussian,
@@ -47,7 +48,7 @@ __entries__ = [
         ],
         "options": {
             "physics": "lotka-volterra | damped-pendulum | van-der-pol | a name given to register_physics",
-            "observe": "the state that each channel shows, in the order of the channels; default: by name",
+            "observe": "the state that each channel shows, a list; default: by name, or in order if no name fits",
             "remainder": "width of the remainder's net, 0 for none",
             "honesty": "weight of the penalty on the remainder, nats per observation",
             "iterations": "relinearisations of the path",
@@ -248,10 +249,11 @@ class PhysicsModel(Model):
         return {name: (float(v[0]), float(v[1]), float(v[2])) for name, v in values.items()}
 
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
-        """Posterior paths inside the data; beyond, the equation with drawn parameters."""
+        """Posterior paths inside the data; beyond, and backwards before, the equation with drawn parameters."""
         padded = pad_for(batch, times)
-        last = padded.time[:, -1:]
-        merged, order = torch.sort(torch.cat([padded.time, torch.minimum(times, last)], dim=1), dim=1, stable=True)
+        first, last = padded.time[:, :1], padded.time[:, -1:]
+        inside = torch.minimum(torch.maximum(times, first), last)
+        merged, order = torch.sort(torch.cat([padded.time, inside], dim=1), dim=1, stable=True)
         rank = torch.argsort(order, dim=1)
         grid, places = self._grid(merged)
         place = places.gather(1, rank)
@@ -264,28 +266,40 @@ class PhysicsModel(Model):
         shape = (draws, *filtered.mean.shape)
         noise = torch.randn(shape, generator=generator, dtype=grid.dtype, device=grid.device)
         x = sample_paths(problem, filtered, gain, draws=draws, noise=noise)
-        asked = torch.cat([place[:, T:], place[:, T - 1 : T]], dim=1)
+        asked = torch.cat([place[:, T:], place[:, :1], place[:, T - 1 : T]], dim=1)
         x = x.gather(2, asked[None, ..., None].expand(draws, *asked.shape, x.shape[-1]))
-        later = self._roll_out(x[:, :, -1], last, times, generator)
-        return self._answer(torch.where((times > last)[None, ..., None], later, x[:, :, :-1]), generator)
+        theta = self._draw(draws, generator)
+        later = self._roll_out(x[:, :, -1], last, times, theta, generator)
+        # the learned start holds at the first datum, not at whatever earlier time is asked for
+        earlier = self._roll_out(x[:, :, -2], first, times, theta, generator, back=True)
+        z = torch.where((times > last)[None, ..., None], later, x[:, :, :-2])
+        return self._answer(torch.where((times < first)[None, ..., None], earlier, z), generator)
 
     def generate(self, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Paths from the learned start with drawn parameters."""
         m0, P0 = self.process.initial()
         noise = torch.randn((draws, 1, len(m0)), generator=generator, dtype=times.dtype, device=times.device)
         x0 = m0 + matvec(cholesky(P0), noise)
-        return self._answer(self._roll_out(x0, times[None, :1], times[None], generator), generator)
+        theta = self._draw(draws, generator)
+        return self._answer(self._roll_out(x0, times[None, :1], times[None], theta, generator), generator)
 
-    def _roll_out(self, x: Tensor, start: Tensor, times: Tensor, generator: torch.Generator) -> Tensor:
-        """From ``x [n, S, d]`` at ``start [S, 1]`` through the later ``times [S, K]``, any order: ``[n, S, K, d]``."""
-        ordered, order = torch.sort(torch.maximum(times, start), dim=1, stable=True)
-        grid, at = self._grid(torch.cat([start, ordered], dim=1))
-        u, root, path = self._draw(len(x), generator)[:, None], self.process.spread.sqrt(), [x]
+    def _roll_out(
+        self, x: Tensor, start: Tensor, times: Tensor, theta: Tensor, generator: torch.Generator, *, back: bool = False
+    ) -> Tensor:
+        """From ``x [n, S, d]`` at ``start [S, 1]`` through the later (``back``: earlier) ``times [S, K]``, any order,
+        with parameters ``theta [n, P]``: ``[n, S, K, d]``."""
+        sign = -1.0 if back else 1.0
+        check_length(sign * (times - start), self.step)
+        ordered, order = torch.sort(torch.maximum(sign * times, sign * start), dim=1, stable=True)
+        grid, at = self._grid(torch.cat([sign * start, ordered], dim=1))
+        u, root, path = theta[:, None], self.process.spread.sqrt(), [x]
         for k in range(grid.shape[1] - 1):
             h = grid[:, k + 1] - grid[:, k]
             noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-            x = self.process.flow(grid[:, k].expand(x.shape[:-1]), x, h, u) + root * h.sqrt()[:, None] * noise
+            t = (sign * grid[:, k]).expand(x.shape[:-1])
+            x = self.process.flow(t, x, sign * h, u) + root * h.sqrt()[:, None] * noise
             path.append(x)
+        check_finite(x, sign * grid[:, -1])
         where = at[:, 1:].gather(1, torch.argsort(order, dim=1))
         whole = torch.stack(path, dim=2)
         return whole.gather(2, where[None, ..., None].expand(len(x), *where.shape, x.shape[-1]))

@@ -20,7 +20,7 @@ from ..random import generator
 from .base import Loss
 from .exact import ExactPathModel
 from .grids import pad_for
-from .linear_start import _minimise, _subset
+from .linear_start import longest_rows, minimise_exactly
 from .path_model import PathModel
 
 __entries__ = [
@@ -130,18 +130,19 @@ class Scotch(PathModel):
     def initialise(self, batch: SeriesBatch) -> None:
         """Start from the paths of the best linear SDE and from the graph that they speak for."""
         self.get_buffer("entries").fill_(float(batch.observed))
-        linear, likelihood = FreeLinear(self.process.dim), self.likelihood
         if batch.observed == 0:
             return
-        _minimise(ExactPathModel(linear, ChannelDecoder(linear.dim), likelihood), _subset(batch), 40)
-        prior, posterior = self.process, self.posterior
+        prior, posterior, some = self.process, self.posterior, longest_rows(batch)
+        linear = FreeLinear(prior.dim)
+        model = ExactPathModel(linear, ChannelDecoder(linear.dim), self.likelihood).to(some.values)
+        minimise_exactly(model, some, 40)
         with torch.no_grad():
             prior.linear.log_spread.copy_(linear.log_spread)
             prior.start_mean.copy_(linear.start_mean)
             prior.log_start.copy_(linear.log_start)
             posterior.tilted.matrix.copy_(linear.matrix)
             if prior.dim <= MOST:
-                prior.adopt(self.parents(_subset(batch)))
+                prior.adopt(self.parents(some))
             else:
                 prior.weight[..., 0] = linear.matrix.mT
 

@@ -6,6 +6,7 @@ from .hermite import HermiteKnots, hermite_marginals
 from .linear import KernelProcess, StationaryLinear
 from .matching import Marginals, bridge_marginals, cubature, gap_nodes, gaussian_divergence, path_divergence
 from .neural import NeuralSDE, TiltedLinear
+from .physics import Parameter, Physics, register_physics
 from .simulate import simulate
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "Marginals",
     "NeuralSDE",
     "NonlinearProcess",
+    "Parameter",
+    "Physics",
     "StationaryLinear",
     "TiltedLinear",
     "bridge_marginals",
@@ -25,5 +28,6 @@ __all__ = [
     "gaussian_divergence",
     "hermite_marginals",
     "path_divergence",
+    "register_physics",
     "simulate",
 ]

@@ -85,7 +85,10 @@ def on_grid(process: JumpProcess, q: TiltedStates, grid: Tensor) -> tuple[Tensor
 
 
 def posterior_rates(process: JumpProcess, q: TiltedStates, times: Tensor) -> Tensor:
-    """``q_ij(t) = Q_ij h_j(t) / h_i(t)`` at ``times [S, N]``: ``[S, N, K, K]``."""
+    """``q_ij(t) = Q_ij h_j(t) / h_i(t)`` at ``times [S, N]``: ``[S, N, K, K]``.
+
+    Before the first datum those of the stationary process that ends in its posterior, as :func:`on_grid` draws it.
+    """
     log_h = _look_ahead(process, q, times)
     change = log_h[..., None, :] - log_h[..., :, None]
     return generator_matrix(process.rates() * change.clamp(max=80.0).exp())
@@ -97,7 +100,10 @@ def _look_ahead(process: JumpProcess, q: TiltedStates, times: Tensor) -> Tensor:
     place = torch.searchsorted(knots, times.contiguous(), right=True)
     after = place.clamp(max=knots.shape[1] - 1)
     wait = (knots.gather(1, after) - times).clamp(min=0.0)
-    log_h = (log_matrix(process.transition(wait)) + _pick(q.ahead, after)[..., None, :]).logsumexp(-1)
+    # before the data the prior is the stationary process, whatever the learned start
+    first = (q.log_marginal[:, :1] - log_matrix(process.stationary())).expand(*times.shape, -1)
+    ahead = torch.where((place == 0)[..., None], first, _pick(q.ahead, after))
+    log_h = (log_matrix(process.transition(wait)) + ahead[..., None, :]).logsumexp(-1)
     return torch.where((place == knots.shape[1])[..., None], torch.zeros_like(log_h), log_h)
 
 

@@ -37,7 +37,7 @@ def simulate(
         for i in range(count):
             z = _euler(process, now + i * h, z, h, generator)
         now = torch.maximum(times[:, k], now)
-        _check(z, now)
+        check_finite(z, now)
         path.append(z)
     return torch.stack(path, dim=2)
 
@@ -62,7 +62,8 @@ def _euler(process: NonlinearProcess, t: Tensor, z: Tensor, h: Tensor, generator
     return z + process.drift(t, z) * h[:, None] + process.diffusion(t, z) * h.sqrt()[:, None] * noise
 
 
-def _check(z: Tensor, now: Tensor) -> None:
+def check_finite(z: Tensor, now: Tensor) -> None:
+    """Refuse states ``z [n, S, d]`` at times ``now [S]`` that are not finite."""
     if bool(torch.isfinite(z).all()):
         return
     series = int(torch.nonzero(~torch.isfinite(z).all(-1).all(0))[0])

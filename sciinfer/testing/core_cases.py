@@ -89,6 +89,7 @@ def _kernels() -> list[Case]:
         _case("kernels", "quasi-periodic", _with(period=2.0, lengthscale=3.0, harmonics=2)),
         _case("kernels", "hida-matern", _with(lengthscale=3.0, period=2.0)),
         _case("kernels", "linear", _with(variance=0.5)),
+        _case("kernels", "fractional-ou", _with(hurst=0.3, relaxation=1.5, scale=0.8, terms=4)),
     ]
 
 
