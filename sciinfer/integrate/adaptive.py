@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..errors import BudgetError, NumericalError
 from .dense import fraction, interpolate
-from .equation import Equation, suspect
+from .equation import Equation
 from .events import crossing
 from .plan import StepPlan, pack
 from .stages import Stages, combine, stages
+from .suspect import suspect
 from .tableau import Weights
 
 #: of the next step to the last one
@@ -254,8 +255,8 @@ class Search:
         series, time = int(now.rows[place]), float((self.equation.sign * 1.0)[now.rows[place]] * now.t[place])
         norm, size = float(now.z[place].norm()), float(h[place])
         component = int(now.slope[place].abs().nan_to_num(nan=torch.inf).argmax())
-        blamed = suspect(self.equation.drift)
-        said = f"; its parameter {blamed!r} is the first to look at" if blamed else ""
+        blamed = suspect([self.equation.drift])
+        said = f"; {blamed.sentence}" if blamed else ""
         raise NumericalError(
             f"underflow in dt: the step shrinks to nothing at t = {time:.6g} (dt = {size:.3g}), where the norm of the "
             f"state is {norm:.6g} and component {component} of the drift is the largest{said}",
@@ -270,7 +271,7 @@ class Search:
                 "norm": norm,
                 "dt": size,
                 "component": component,
-                "parameter": blamed,
+                "parameter": blamed.name if blamed else None,
                 "state": now.z[place].clone(),
                 "partial": self.outputs,
             },

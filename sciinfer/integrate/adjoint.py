@@ -25,6 +25,7 @@ from ..errors import NumericalError
 from .depends import dependencies
 from .problem import Problem, stacked
 from .reversible_heun import Carry, ReversibleHeun
+from .suspect import modules
 
 #: numbers of noise held at once
 _BLOCK = 1 << 20
@@ -32,11 +33,24 @@ _BLOCK = 1 << 20
 _CLOSE = {torch.float64: 1e-11, torch.float32: 2e-6}
 _ITERATIONS = 60
 
+#: running sums of gradients
+Slopes = list[Tensor | None]
+
 
 def by_adjoint(problem: Problem, z0: Tensor, params: Sequence[Tensor] | None) -> Tensor:
     """``[T, ..., d]``: the states at the output times, with a gradient of constant memory."""
-    found = dependencies(lambda: problem.trial(z0.detach()), params)
+    found = needed(problem, z0, params)
     return _Adjoint.apply(problem, z0, *found)
+
+
+def needed(problem: Problem, z0: Tensor, params: Sequence[Tensor] | None) -> list[Tensor]:
+    """The tensors that need a gradient: those named, or those found by a trial and the parameters of all modules that
+    the fields refer to, some of which may be used between the times of the trial only."""
+    found = dependencies(lambda: problem.trial(z0.detach()), params)
+    if params is not None:
+        return found
+    own = [p for module in modules(problem.fields) for p in module.parameters() if p.requires_grad]
+    return list({id(p): p for p in (*found, *own)}.values())
 
 
 class _Adjoint(torch.autograd.Function):
@@ -71,10 +85,8 @@ def _backward_steps(problem: Problem, like: Tensor) -> Iterator[tuple[Tensor, Te
             yield times[k], times[k + 1], sizes[k], noise[k - first], keep[k], k == 0 or keep[k - 1]
 
 
-def _inverted(
-    problem: Problem, z: Tensor, _: Tensor, grad: Tensor, params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    advance, slopes = problem.advance(), [torch.zeros_like(p) for p in params]
+def _inverted(problem: Problem, z: Tensor, _: Tensor, grad: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, Slopes]:
+    advance, slopes = problem.advance(), untouched(params)
     output = len(z) - 1
     a, current = torch.zeros_like(z[0]), z[output]
     for t, _later, dt, noise, ends, starts in _backward_steps(problem, z[0]):
@@ -110,8 +122,8 @@ def _undo(problem: Problem, t: Tensor, after: Tensor, dt: float, noise: Tensor) 
 
 def _reversed(
     problem: Problem, z: Tensor, second: Tensor, grad: Tensor, params: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    scheme, slopes = problem.scheme, [torch.zeros_like(p) for p in params]
+) -> tuple[Tensor, Slopes]:
+    scheme, slopes = problem.scheme, untouched(params)
     if not isinstance(scheme, ReversibleHeun):
         raise TypeError("this walk is for ReversibleHeun")
     output = len(z) - 1
@@ -147,7 +159,7 @@ class _Fields:
         """Take the kept states instead of those that were walked back to: the same but for rounding."""
         self.carry = (z, y, *self.carry[2:])
 
-    def pull(self, params: Sequence[Tensor], af: Tensor, ag: Tensor, slopes: list[Tensor]) -> Tensor:
+    def pull(self, params: Sequence[Tensor], af: Tensor, ag: Tensor, slopes: Slopes) -> Tensor:
         """The gradient in y; those in the parameters are added to ``slopes``."""
         pairs = [(value, slope) for value, slope in ((self.f, af), (self.g, ag)) if value.requires_grad]
         if not pairs:
@@ -166,8 +178,14 @@ class _Fields:
         return before
 
 
-def collect(slopes: list[Tensor], found: Sequence[Tensor | None]) -> None:
-    """Add gradients to running sums; None is zero."""
-    for slope, more in zip(slopes, found, strict=True):
+def untouched(params: Sequence[Tensor]) -> Slopes:
+    """Running sums of gradients, None as long as there is none."""
+    return [None for _ in params]
+
+
+def collect(slopes: Slopes, found: Sequence[Tensor | None]) -> None:
+    """Add gradients to running sums."""
+    for k, more in enumerate(found):
+        total = slopes[k]
         if more is not None:
-            slope.add_(more)
+            slopes[k] = more.clone() if total is None else total.add_(more)

@@ -67,7 +67,7 @@ class _Adapter:
         start = float(ta)
         if tb is None or not (return_U and isinstance(self.path, SpaceTimePath)):
             return self.path(start, None if tb is None else float(tb)).reshape(self.shape)
-        ends = torch.tensor([start, float(tb)], dtype=torch.float64)
+        ends = torch.tensor([start, float(tb)], dtype=torch.float64, device="cpu")
         step, height = next(self.path.pairs(ends))[0].unbind()
         area = (step * 0.5 + height) * (float(tb) - start)
         return step.reshape(self.shape), area.reshape(self.shape)
@@ -170,7 +170,7 @@ def _full(diffusion: Field, noise_type: str) -> Field:
 
 
 def _outputs(grid: StepGrid) -> Tensor:
-    return grid.times[torch.tensor([0, *grid.counts]).cumsum(0)]
+    return grid.times[torch.tensor([0, *grid.counts], device="cpu").cumsum(0)]
 
 
 def _motion(torchsde: Any, noise: Any, grid: StepGrid, size: tuple[int, int], z0: Tensor, method: str) -> Any:

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .adjoint import collect
-from .depends import dependencies
+from .adjoint import Slopes, collect, needed, untouched
 from .loop import diverged, steps
 from .problem import Problem, stacked
 from .solver import Carry
@@ -26,7 +25,7 @@ def by_checkpoints(
     problem: Problem, z0: Tensor, every: int, params: Sequence[Tensor] | None
 ) -> tuple[Tensor, Tensor | None]:
     """``[T, ..., d]`` at the output times and the summed error, with pieces of ``every`` steps."""
-    found = dependencies(lambda: problem.trial(z0.detach()), params)
+    found = needed(problem, z0, params)
     z, total = _Checkpoints.apply(problem, every, z0, *found)
     return z, total if problem.error else None
 
@@ -76,7 +75,7 @@ class _Checkpoints(torch.autograd.Function):
         params, starts = saved[: ctx.count], saved[ctx.count :]
         like = pieces.problem.begin(z0)
         size = len(parts(like))
-        slopes, a = [torch.zeros_like(p) for p in params], [torch.zeros_like(part) for part in parts(like)]
+        slopes, a = untouched(params), [torch.zeros_like(part) for part in parts(like)]
         if pieces.problem.error:
             a[-1] = grads[1]
         output = len(grads[0])
@@ -96,7 +95,7 @@ def _back(
     a: Sequence[Tensor],
     grads: Tensor,
     params: Sequence[Tensor],
-    slopes: list[Tensor],
+    slopes: Slopes,
 ) -> list[Tensor]:
     """The gradient in ``leaves``, from ``a`` in the carry after the piece and ``grads`` in its output states."""
     problem = pieces.problem

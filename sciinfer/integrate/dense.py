@@ -27,7 +27,8 @@ def fraction(times: Tensor, t: Tensor, h: Tensor) -> Tensor:
 
 
 class DenseOutput(NamedTuple):
-    """The whole solution: ``plan``, states ``z [S, K, d]`` and moves ``[s, S, K, d]`` of all steps."""
+    """The whole solution: ``plan``, states ``z [S, K, d]`` and moves ``[s, S, K, d]`` of all steps; ``reached [S]``:
+    where each series ends, in upward time (an event lies inside its step)."""
 
     plan: StepPlan
     z: Tensor
@@ -35,16 +36,18 @@ class DenseOutput(NamedTuple):
     weights: Tensor
     sign: Tensor
     batch: torch.Size
+    reached: Tensor
 
     def __call__(self, times: Tensor) -> Tensor:
         """``[..., Q, d]`` at ``times [Q]`` or ``[..., Q]``; outside the span, the state at its end."""
         S = len(self.sign)
         asked = times if times.dim() > 1 else times.expand(S, -1)
-        asked = asked.reshape(S, -1).to(self.z) * self.sign[:, None]
+        asked = asked.reshape(S, times.shape[-1]).to(self.z) * self.sign[:, None]
+        asked = torch.minimum(asked, self.reached[:, None])
         place = self.plan.place(asked)
         row = torch.arange(S, device=place.device)[:, None].expand_as(place).reshape(-1)
         step = place.reshape(-1)
         t, h = self.plan.t[row, step], self.plan.h[row, step]
         theta = fraction(asked.reshape(-1), t, h)
         found = interpolate(self.weights, theta, self.z[row, step], self.moves[:, row, step])
-        return found.reshape(*self.batch, -1, self.z.shape[-1])
+        return found.reshape(*self.batch, times.shape[-1], self.z.shape[-1])

@@ -11,12 +11,15 @@ from torch import Tensor
 from ..errors import ConfigError
 
 
-def dependencies(evaluate: Callable[[], Iterable[Tensor]], params: Sequence[Tensor] | None) -> list[Tensor]:
+def dependencies(
+    evaluate: Callable[[], Iterable[Tensor]], params: Sequence[Tensor] | None, *, name: str = "params"
+) -> list[Tensor]:
     """The tensors that need a gradient: ``params``, or the leaves that the outputs of ``evaluate`` lead back to.
 
     Args:
         evaluate: makes the outputs anew, on inputs that need no gradient.
         params: tensors named by the caller, leaves or not; None to look for leaves.
+        name: of the option that they were named with, for the error.
 
     Raises:
         ConfigError: an output depends on a tensor that was computed before and is not in ``params``, whose gradient
@@ -29,23 +32,25 @@ def dependencies(evaluate: Callable[[], Iterable[Tensor]], params: Sequence[Tens
         True
     """
     with torch.enable_grad():
-        mark = (torch.ones((), requires_grad=True) * 1.0).grad_fn
+        mark = (torch.ones((), device="cpu", requires_grad=True) * 1.0).grad_fn
         outputs = list(evaluate())
     named = [p for p in params or () if p.requires_grad]
-    leaves, earlier = _boundary(outputs, _number(mark), {id(p.grad_fn) for p in named if p.grad_fn is not None})
+    # held while ids are compared: the objects of nodes are made on demand
+    held = [p.grad_fn for p in named if p.grad_fn is not None]
+    leaves, earlier = _boundary(outputs, _number(mark), {id(node) for node in held})
     if earlier:
         raise ConfigError(
             f"drift or diffusion depends on a tensor that was computed before ({earlier[0]}), so that its gradient "
             "would be lost",
-            variable="params",
-            fix="name every such tensor in params=[...], or use gradient='backprop'",
+            variable=name,
+            fix=f"name every such tensor in {name}=[...], or use gradient='backprop'",
         )
     known = {id(p) for p in named}
     if params is not None and any(id(leaf) not in known for leaf in leaves):
         missing = next(leaf for leaf in leaves if id(leaf) not in known)
         raise ConfigError(
-            f"drift or diffusion depends on a tensor of shape {tuple(missing.shape)} that params does not name",
-            variable="params",
+            f"drift or diffusion depends on a tensor of shape {tuple(missing.shape)} that {name} does not name",
+            variable=name,
             fix="add it, or detach it if it needs no gradient",
         )
     return named if params is not None else leaves

@@ -45,9 +45,11 @@ class NoisePath(ABC):
     ) -> None:
         _check(seed, dim, levels, dtype)
         shape = (batch,) if isinstance(batch, int) else tuple(batch)
-        self.keys = (counting(shape) if keys is None else keys.to(torch.int64)).to(device)
+        self.keys = (counting(shape) if keys is None else whole(keys)).to(device)
         edges = (
-            torch.tensor([t0, t1], dtype=torch.float64) if knots is None else knots.detach().to("cpu", torch.float64)
+            torch.tensor([t0, t1], dtype=torch.float64, device="cpu")
+            if knots is None
+            else knots.detach().to("cpu", torch.float64)
         )
         self.seed, self.dim, self.levels, self.dtype, self.knots = seed, dim, levels, dtype, _ascending(edges)
         self.device = self.keys.device
@@ -71,7 +73,7 @@ class NoisePath(ABC):
 
     def __call__(self, ta: float, tb: float | None = None) -> Tensor:
         """``[*batch, dim]``: W(ta), or W(tb) - W(ta)."""
-        times = torch.tensor([ta] if tb is None else [ta, tb], dtype=torch.float64)
+        times = torch.tensor([ta] if tb is None else [ta, tb], dtype=torch.float64, device="cpu")
         values = self.at(times)
         return values[0] if tb is None else values[1] - values[0]
 
@@ -155,7 +157,14 @@ def counting(shape: tuple[int, ...]) -> Tensor:
     count = 1
     for size in shape:
         count *= size
-    return torch.arange(count).reshape(shape)
+    return torch.arange(count, device="cpu").reshape(shape)
+
+
+def whole(keys: Tensor) -> Tensor:
+    """Keys as int64; a ConfigError for fractions, which would make different paths the same."""
+    if keys.dtype.is_floating_point or keys.dtype.is_complex:
+        raise ConfigError(f"keys must be integers, got {keys.dtype}", variable="keys", fix="keys=torch.arange(batch)")
+    return keys.to(torch.int64)
 
 
 def _ascending(knots: Tensor) -> Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ..errors import ShapeError
 from .solver import Field
 
 
@@ -29,6 +30,11 @@ class Equation(NamedTuple):
         cls, drift: Callable[..., Tensor], batch: torch.Size, sign: Tensor, context: Tensor | None, compact: bool
     ) -> Equation:
         """Of a drift ``f(t, z)``, or ``f(t, z, context)`` when there is a context ``[..., c]``."""
+        if context is not None and context.shape[: len(batch)] != batch:
+            raise ShapeError(
+                f"context has shape {tuple(context.shape)}, the batch is {tuple(batch)}", variable="context",
+                fix="pass [..., c] with the batch dims of z0",
+            )  # fmt: skip
         flat = None if context is None else context.reshape(len(sign), *context.shape[len(batch) :])
         return cls(drift, batch, sign, bool((sign > 0).all()), flat, compact)
 
@@ -60,13 +66,3 @@ class Equation(NamedTuple):
             return function((sign * t).reshape(shape), z.reshape(*shape, z.shape[-1]), *given)
 
         return shaped, sign
-
-
-def suspect(drift: Any) -> str | None:
-    """The first parameter of a module that is not finite, or the largest one; None without parameters."""
-    if not isinstance(drift, torch.nn.Module):
-        return None
-    sizes = {name: float(p.detach().abs().max()) for name, p in drift.named_parameters() if p.numel()}
-    if not sizes:
-        return None
-    return next((name for name, size in sizes.items() if not size < float("inf")), max(sizes, key=lambda n: sizes[n]))

@@ -65,6 +65,8 @@ def attach(event: Event, field: Field, t: Tensor, z: Tensor) -> tuple[Tensor, Te
     slope = field(t.detach(), z)
     rate = (torch.zeros_like(state) if by_state is None else by_state).mul(slope.detach()).sum(-1)
     rate = rate + (0.0 if by_time is None else by_time)
+    # where g does not change along the path, the time has no gradient (and must not make one of NaN)
+    rate = torch.where(rate == 0, torch.full_like(rate, torch.inf), rate)
     # g is zero here up to round-off: only its gradient is wanted
     value = event(t.detach(), z)
     when = t.detach() - (value - value.detach()) / rate

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import BudgetError, NumericalError
 from .adaptive import Control, Search
+from .depends import dependencies
 from .equation import Equation
 from .plan import StepPlan, uniform_plan
 from .replay import default_segment, replay
@@ -62,6 +63,8 @@ def flow(
     weights = Weights.of(solver.table, z0)
     control = Control(rtol, atol, max_steps)
     segments = None if not checkpoint else 0
+    if checkpoint and torch.is_grad_enabled():
+        known = dependencies(lambda: [drift(start.detach(), z0.detach())], known, name="known")
     after = torch.maximum(times, start[:, None])
     if probe is not None:
         after = torch.cat([after, torch.maximum(probe, start)[:, None]], 1)

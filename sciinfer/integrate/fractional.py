@@ -72,6 +72,8 @@ def markov_weights(
         >>> markov_weights(half, geometric_rates(3, 20.0), 1.0).round(decimals=6).abs().tolist()
         [1.0, 0.0, 0.0, 0.0]
     """
+    # too ill-conditioned for float32, whose weights would be off by tens of per cent
+    dtype, hurst, rates = torch.result_type(hurst, rates), hurst.double(), rates.double()
     A, b = normal_equations(hurst, rates, horizon, kind=check_type(kind))
     if not brownian:
         A, b = A[..., 1:, 1:], b[..., 1:]
@@ -81,7 +83,7 @@ def markov_weights(
     weights = torch.cholesky_solve((b / size).unsqueeze(-1), factor).squeeze(-1) / size
     if not brownian:
         weights = torch.nn.functional.pad(weights, (1, 0))
-    return weights / (variance(hurst, kind).sqrt()[..., None] if unit else 1.0)
+    return (weights / (variance(hurst, kind).sqrt()[..., None] if unit else 1.0)).to(dtype)
 
 
 def error_variance(

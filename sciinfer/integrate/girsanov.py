@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from .gradients import solve
 from .grid import step_grid
-from .sde import Noise, check_state, native, noise_width, prepare
+from .sde import Noise, check_drift, check_state, native, noise_width, prepare
 from .solver import DIAGONAL, Field, Solver
 
 
@@ -68,6 +68,8 @@ def girsanov(
     check_state(z0)
     grid, scheme = step_grid(times, steps=steps, dt=dt), native(solver, noise_type)
     noise_width(posterior_drift, diffusion, grid.times[0].to(z0), z0, scheme.noise_type)
+    with torch.no_grad():
+        check_drift(prior_drift(grid.times[0].to(z0), z0), z0, "prior_drift")
     drift, spread = _augmented(posterior_drift, prior_drift, diffusion, scheme.noise_type)
     # the accumulated divergence has no noise of its own
     problem = prepare(drift, spread, pad(z0, (0, 1)), grid, noise, scheme, keys, idle=1)

@@ -41,7 +41,7 @@ class StepGrid(NamedTuple):
         return [k == n - 1 for n in self.counts for k in range(n)]
 
     def _outputs(self) -> Tensor:
-        ends = torch.tensor([0, *self.counts]).cumsum(0)
+        ends = torch.tensor([0, *self.counts], device="cpu").cumsum(0)
         return self.times[ends]
 
 
@@ -75,11 +75,13 @@ def step_grid(times: Tensor, *, steps: int | None = None, dt: float | None = Non
 
 def checked_times(times: Tensor) -> Tensor:
     """``times [T]`` as float64 on the CPU, strictly ascending or descending, or a TimeError that names the index."""
-    outputs = torch.as_tensor(times).detach().to("cpu", torch.float64)
+    outputs = torch.as_tensor(times, device="cpu").detach().to(torch.float64)
     if outputs.dim() != 1 or len(outputs) == 0:
         raise ShapeError(f"times must be [T] with T >= 1, got shape {tuple(outputs.shape)}", variable="times")
     gaps = outputs.diff()
     direction = 1.0 if len(gaps) == 0 or bool(outputs[-1] > outputs[0]) else -1.0
+    if len(gaps) == 0 and not bool(torch.isfinite(outputs[0])):
+        raise TimeError(f"times must be finite, got {float(outputs[0])}", variable="times", index=0)
     bad = ~(gaps * direction > 0) | ~torch.isfinite(gaps)
     if bool(bad.any()):
         index = int(bad.nonzero()[0]) + 1
@@ -106,10 +108,10 @@ def _longest_step(span: float, steps: int | None, dt: float | None) -> float:
 
 def _cut(edges: Tensor, counts: tuple[int, ...]) -> Tensor:
     if len(set(counts)) == 1:
-        part = torch.arange(counts[0], dtype=torch.float64) / counts[0]
+        part = torch.arange(counts[0], dtype=torch.float64, device="cpu") / counts[0]
         return torch.cat([(edges[:-1, None] + edges.diff()[:, None] * part).flatten(), edges[-1:]])
     pieces = [
-        a + gap * torch.arange(n, dtype=torch.float64) / n
+        a + gap * torch.arange(n, dtype=torch.float64, device="cpu") / n
         for a, gap, n in zip(edges, edges.diff(), counts, strict=False)
     ]
     return torch.cat([*pieces, edges[-1:]])

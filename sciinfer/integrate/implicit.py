@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .rosenbrock import linearised
 from .solver import DIAGONAL, Field, Solver
 
 __entries__ = [
@@ -76,10 +77,3 @@ class ImplicitEuler(Solver):
             residual = (known + weight * f - found).unsqueeze(-1)
             found = found + torch.linalg.solve_ex(matrix, residual).result.squeeze(-1)
         return found
-
-
-def linearised(drift: Field, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """f ``[..., d]`` and df/dz ``[..., d, d]``."""
-    value, pull = torch.func.vjp(lambda x: drift(t, x), z)[:2]
-    ones = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
-    return value, torch.stack([pull(row.expand_as(z))[0] for row in ones.unbind()], dim=-2)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, TimeError
 from ..random import derive
-from .dyadic import counting
+from .dyadic import counting, whole
 from .hashing import mix64, node_codes, normal_pairs, path_codes, uniforms
 
 #: mean number of jumps in a cell, and the most that a cell can have (beyond 2^-40)
@@ -48,7 +48,7 @@ class Jumps(ABC):
             raise ConfigError(f"dim must be positive, got {dim}", fix="pass the number of components of the state")
         self.seed, self.dim, self.t0, self.t1, self.cells = seed, dim, float(t0), float(t1), cells
         shape = (batch,) if isinstance(batch, int) else tuple(batch)
-        self.keys = (counting(shape) if keys is None else keys.to(torch.int64)).to(device)
+        self.keys = (counting(shape) if keys is None else whole(keys)).to(device)
         self._codes = path_codes(derive(seed, "jumps"), self.keys.flatten(), dim).flatten()
 
     @property
@@ -143,9 +143,9 @@ class JumpPath(Jumps):
 
     def _jumps(self, cells: Tensor, width: float) -> tuple[Tensor, Tensor]:
         chance = uniforms(mix64(node_codes(cells, torch.zeros_like(cells))[:, None] ^ self._codes))[0]
-        mean = torch.tensor(self.rate * width, dtype=torch.float64)
-        law = torch.exp(-mean + torch.arange(_MOST) * mean.log() - torch.arange(1.0, _MOST + 1).double().lgamma())
-        count = torch.searchsorted(law.cumsum(0).to(chance.device), chance)
+        mean, k = self.rate * width, torch.arange(_MOST, dtype=torch.float64, device=chance.device)
+        law = torch.exp(k * math.log(mean) - mean - torch.lgamma(k + 1.0))
+        count = torch.searchsorted(law.cumsum(0), chance)
         most = max(1, int(count.max()))
         number = torch.arange(1, most + 1, device=cells.device)
         codes = node_codes(cells[:, None], 2 * number).flatten()

@@ -105,7 +105,7 @@ def diverged(
     """The error for a block of steps, from ``first`` on, in which a state stops being finite."""
     # the noise is a function of its counter: the block can be walked again to find the step
     here = slice(first, first + len(noise))
-    times, sizes = grid.times[here].to(noise.device, state(carry).dtype), grid.sizes()[here]
+    times, sizes = grid.times[here].to(state(carry)), grid.sizes()[here]
     step, good = first, carry
     for offset, (t, dt, dw) in enumerate(zip(times.unbind(), sizes, noise.unbind(), strict=True)):
         step, good, carry = first + offset, carry, advance(t, carry, dt, dw)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError
 from ..extend import registry
 from .adaptive import Control
 from .grid import StepGrid, step_grid
 from .loop import run
 from .ode_adaptive import Wishes, adaptive_odeint
-from .sde import check_state
+from .sde import check_drift, check_state
 from .solver import Field, OdeSolver, Trajectory
 from .tableau import EmbeddedRK
 
@@ -72,8 +72,9 @@ def odeint(
         probe: ``[...]``, a time for each series: make ``report.local_error``, E of the step that holds it.
 
     Returns:
-        ``z [T, ..., d]``, the number of drift evaluations (the most of any series), and, for an adaptive solver,
-        a report with the numbers of each series.
+        ``z [T, ..., d]``, the number of drift evaluations that found the solution (the most of any series; without the
+        trial that checks shapes, and without those of the gradient), and, for an adaptive solver, a report with the
+        numbers of each series.
 
     Raises:
         NumericalError: a state is not finite, or an adaptive step shrinks to nothing.
@@ -90,36 +91,45 @@ def odeint(
         (0.367879, 80)
     """
     check_state(z0)
+    wishes = Wishes(gradient, parameters, context, compact, dense, error, probe)
     if isinstance(solver, str) and ":" in solver:
         backend, _, method = solver.partition(":")
+        if event is not None or wishes != Wishes():
+            raise _adaptive_only()
         adapter = registry().get("solvers", backend)
         return adapter(
             drift, z0, times, method=method, steps=steps, dt=dt, rtol=rtol, atol=atol, max_steps=max_steps, check=check
         )
     scheme = _native(solver)
-    wishes = Wishes(gradient, parameters, context, compact, dense, error, probe)
     if isinstance(scheme, EmbeddedRK) and steps is None and dt is None:
         return adaptive_odeint(drift, z0, times, scheme, Control(rtol, atol, max_steps, check, event), wishes)
     if event is not None or wishes != Wishes():
-        raise ConfigError(
-            "gradient, context, compact, event, dense, error and probe need an adaptive solver",
-            fix='solver="tsit5" without steps and dt',
-        )
+        raise _adaptive_only()
     return _fixed(drift, z0, scheme, step_grid(times, steps=steps, dt=dt), check)
+
+
+def _adaptive_only() -> ConfigError:
+    return ConfigError(
+        "gradient, parameters, context, compact, event, dense, error and probe need a native adaptive solver",
+        fix='solver="tsit5" without steps and dt',
+    )
 
 
 def _fixed(drift: Field, z0: Tensor, scheme: OdeSolver, grid: StepGrid, check: bool) -> Trajectory:
     with torch.no_grad():
-        slope = drift(grid.times[0].to(z0), z0)
-    if slope.shape != z0.shape:
-        raise ShapeError(f"drift returns shape {tuple(slope.shape)} for a state of {tuple(z0.shape)}", variable="drift")
+        check_drift(drift(grid.times[0].to(z0), z0), z0)
+    calls = 0
+
+    def counted(t: Tensor, z: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return drift(t, z)
 
     def advance(t: Tensor, z: Tensor, size: float, _: Tensor) -> Tensor:
-        return scheme.step(drift, t, z, size)
+        return scheme.step(counted, t, z, size)
 
-    return Trajectory(
-        run(advance, z0, grid, _silence(grid), check=check, what="drift"), grid.steps * scheme.evaluations
-    )
+    z = run(advance, z0, grid, _silence(grid, z0), check=check, what="drift", fields=(drift,))
+    return Trajectory(z, calls)
 
 
 def _native(solver: str | OdeSolver) -> OdeSolver:
@@ -134,7 +144,7 @@ def _native(solver: str | OdeSolver) -> OdeSolver:
     return found
 
 
-def _silence(grid: StepGrid) -> Iterator[Tensor]:
+def _silence(grid: StepGrid, like: Tensor) -> Iterator[Tensor]:
     # the loop runs over blocks of noise: an equation without noise has empty ones
     for first in range(0, grid.steps, _BLOCK):
-        yield torch.empty(min(_BLOCK, grid.steps - first), 0)
+        yield like.new_empty(min(_BLOCK, grid.steps - first), 0)

@@ -11,11 +11,13 @@ from torch import Tensor
 from ..errors import ConfigError, ShapeError, TimeError
 from .adaptive import Control, Found, Search
 from .dense import DenseOutput
+from .depends import dependencies
 from .equation import Equation
 from .events import attach
 from .ode_adjoint import adjoint_solution
 from .plan import StepPlan
 from .replay import Replayed, default_segment, replay
+from .sde import check_drift
 from .solver import OdeReport, Trajectory
 from .tableau import EmbeddedRK, Weights
 
@@ -41,20 +43,16 @@ def adaptive_odeint(
     """See :func:`sciinfer.integrate.odeint`."""
     _check(control, wishes)
     batch = z0.shape[:-1]
-    flat = z0.reshape(-1, z0.shape[-1])
+    flat = z0.reshape(batch.numel(), z0.shape[-1])
     given, sign = directed(times, batch, flat)
     equation = Equation.of(drift, batch, sign, wishes.context, wishes.compact)
-    known = _known(drift, wishes)
     slope = _first_slope(equation, given[:, 0].detach(), flat.detach())
     weights = Weights.of(solver.table, flat)
     graph = torch.is_grad_enabled() and (slope.requires_grad or flat.requires_grad or given.requires_grad)
-    if graph and wishes.gradient != "backprop" and slope.requires_grad and not known:
-        raise ConfigError(
-            "the drift depends on something that wants a gradient, and it is not known on what",
-            variable="parameters",
-            fix="make the drift a torch.nn.Module, or pass parameters=[...], or context",
-        )
+    known = _known(drift, wishes, equation, given, flat) if graph and wishes.gradient != "backprop" else ()
     adjoint = graph and wishes.gradient == "adjoint"
+    if adjoint and given.requires_grad:
+        raise ConfigError("the adjoint gives no gradient of times", variable="times", fix='gradient="checkpoint"')
     again = wishes.dense or wishes.error or wishes.probe is not None or (graph and not adjoint)
     with torch.no_grad():
         found = Search(equation, flat.detach(), given.detach(), weights, control, again).run()
@@ -62,11 +60,16 @@ def adaptive_odeint(
     return _adjoint(parts) if adjoint else _replayed(parts) if again else _plain(parts)
 
 
-def _known(drift: Callable[..., Tensor], wishes: Wishes) -> tuple[Tensor, ...]:
-    """What the drift is known to depend on, of what wants a gradient."""
+def _known(
+    drift: Callable[..., Tensor], wishes: Wishes, equation: Equation, times: Tensor, z0: Tensor
+) -> tuple[Tensor, ...]:
+    """What the drift depends on and wants a gradient; an error where a trial evaluation finds more than was named."""
     own = tuple(drift.parameters()) if isinstance(drift, torch.nn.Module) else ()
     context = () if wishes.context is None else (wishes.context,)
-    return tuple(p for p in (*own, *wishes.parameters, *context) if p.requires_grad)
+    named = (*own, *wishes.parameters, *context)
+    seen = () if equation.context is None else (equation.context,)
+    dependencies(lambda: [equation.at()(times[:, 0].detach(), z0.detach())], [*named, *seen], name="parameters")
+    return tuple(p for p in named if p.requires_grad)
 
 
 def _first_slope(equation: Equation, t: Tensor, z: Tensor) -> Tensor:
@@ -77,8 +80,7 @@ def _first_slope(equation: Equation, t: Tensor, z: Tensor) -> Tensor:
         if "is invalid for input of size" not in str(err):
             raise
         raise ShapeError("the drift does not return the shape of the state", variable="drift") from err
-    if slope.shape != z.shape:
-        raise ShapeError(f"drift returns shape {tuple(slope.shape)} for a state of {tuple(z.shape)}", variable="drift")
+    check_drift(slope, z)
     return slope
 
 
@@ -94,7 +96,7 @@ def directed(times: Tensor, batch: torch.Size, flat: Tensor) -> tuple[Tensor, Te
             variable="times",
             fix="pass [T], or [..., T] with the batch dims of z0",
         )
-    rows = times.to(flat).expand(*batch, times.shape[-1]).reshape(len(flat), -1)
+    rows = times.to(flat).expand(*batch, times.shape[-1]).reshape(len(flat), times.shape[-1])
     one = torch.ones_like(rows[:, 0])
     sign = torch.where(rows[:, -1] < rows[:, 0], -one, one).detach()
     rows = rows * sign[:, None]
@@ -196,7 +198,7 @@ def _report(
     sign, table = parts.equation.sign, parts.weights.dense
     dense = None
     if wishes.dense and made is not None and plan is not None and made.states is not None and made.moves is not None:
-        dense = DenseOutput(plan, made.states, made.moves, table, sign, batch)
+        dense = DenseOutput(plan, made.states, made.moves, table, sign, batch, found.reached)
     asked = parts.control.event is not None
     return OdeReport(
         evaluations=found.evaluations.reshape(batch),
@@ -205,13 +207,13 @@ def _report(
         error=made.error.reshape(batch) if made is not None and wishes.error else None,
         local_error=made.local.reshape(batch) if made is not None and wishes.probe is not None else None,
         event_time=(event[0] * sign).reshape(batch) if asked else None,
-        event_state=event[1].reshape(*batch, -1) if asked else None,
+        event_state=event[1].reshape(*batch, event[1].shape[-1]) if asked else None,
         dense=dense,
     )
 
 
 def _trajectory(parts: _Parts, outputs: Tensor, report: OdeReport) -> Trajectory:
-    z = outputs.transpose(0, 1).reshape(-1, *parts.equation.batch, outputs.shape[-1])
+    z = outputs.transpose(0, 1).reshape(outputs.shape[1], *parts.equation.batch, outputs.shape[-1])
     most = int(parts.found.evaluations.max()) if parts.found.evaluations.numel() else 0
     return Trajectory(z, most, report)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 from typing import NamedTuple
 
 import torch
@@ -33,13 +35,11 @@ class Probe(NamedTuple):
                 fix="draw it between the first and the last time",
             )  # fmt: skip
         sign = 1.0 if float(ends[1]) > float(ends[0]) else -1.0
-        found = (
-            int(torch.searchsorted(grid.times * sign, torch.tensor(time * sign, dtype=torch.float64), right=True)) - 1
-        )
+        found = bisect.bisect_right((grid.times * sign).tolist(), time * sign) - 1
         step = min(max(found, 0), grid.steps - 1)
-        starts = torch.tensor([0, *grid.counts]).cumsum(0)
-        output = int(torch.searchsorted(starts, torch.tensor(step)))
-        return cls(step, output, int(starts[output]) != step)
+        starts = [0, *itertools.accumulate(grid.counts)]
+        output = bisect.bisect_left(starts, step)
+        return cls(step, output, starts[output] != step)
 
     def split(self, problem: Problem) -> Problem:
         """The problem with the start of the step among its outputs."""

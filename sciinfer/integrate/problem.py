@@ -68,10 +68,10 @@ class Problem(NamedTuple):
         )[0]
 
     def trial(self, z: Tensor) -> list[Tensor]:
-        """What the fields return at the first and the last time."""
+        """What the fields return at the first and the last time, and what the solver itself depends on."""
         ends = self.grid.times[[0, -1]].to(z.device, z.dtype).unbind()
         fields = [self.drift, self.diffusion] + ([] if self.jump_size is None else [self.jump_size])
-        return [field(t, z) for field in fields for t in ends]
+        return [*(field(t, z) for field in fields for t in ends), *self.scheme.tensors]
 
     @property
     def fields(self) -> tuple[object, ...]:

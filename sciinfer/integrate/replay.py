@@ -184,4 +184,4 @@ def _joined(walk: _Walk, z0: Tensor, parts: list[tuple[Tensor, ...]]) -> Replaye
     local = torch.stack([part[2] for part in parts]).sum(0)
     states = torch.cat([part[3] for part in parts], 1) if walk.keep else None
     moves = torch.cat([part[4] for part in parts], 2) if walk.keep else None
-    return Replayed(outputs.reshape(S, T, -1), error, local, states, moves)
+    return Replayed(outputs.reshape(S, T, z0.shape[1]), error, local, states, moves)

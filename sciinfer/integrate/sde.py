@@ -74,8 +74,9 @@ def sdeint(
         probe: a time; also report E of the step that holds it. Drawn at random, it regularises at the cost of one step.
 
     Returns:
-        ``z [T, ..., d]``, the number of drift evaluations, and with ``error`` or ``probe`` a report that holds
-        ``error [...]`` and ``local_error [...]``.
+        ``z [T, ..., d]``, the number of drift evaluations (without the trial that checks shapes, and without
+        those of the gradient), and with ``error`` or ``probe`` a report that holds ``error [...]`` and
+        ``local_error [...]``.
 
     Raises:
         NumericalError: a state is not finite: time, norm, first bad series, the parameter to look at; the last good
@@ -95,13 +96,16 @@ def sdeint(
     check_state(z0)
     grid = step_grid(times, steps=steps, dt=dt)
     if isinstance(solver, str) and ":" in solver:
-        if gradient != "backprop" or checkpoint or jumps is not None or error or probe is not None:
-            raise ConfigError(f"{solver} takes no gradient, jumps, error or probe", fix="use a native solver")
+        given = (checkpoint, params, jumps, jump_size, probe)
+        if gradient != "backprop" or error or any(option is not None for option in given):
+            raise ConfigError(f"{solver} takes no gradient, params, jumps, error or probe", fix="use a native solver")
         backend, _, method = solver.partition(":")
         adapter = registry().get("solvers", backend)
         return adapter(
             drift, diffusion, z0, grid, noise=noise, method=method, noise_type=noise_type, keys=keys, check=check
         )
+    if jump_size is not None and jumps is None:
+        raise ConfigError("jump_size is given, but no jumps", variable="jump_size", fix="pass jumps=JumpPath(...)")
     probed = None if probe is None else Probe.at(grid, probe)
     problem = prepare(drift, diffusion, z0, grid, noise, native(solver, noise_type), keys, jumps=jumps)
     problem = problem._replace(jump_size=jump_size, error=error, check=check)
@@ -179,6 +183,10 @@ def path_for(
             raise ConfigError(
                 f"the path is {noise.dtype}, the state {z0.dtype}", fix=f"make the path with dtype={z0.dtype}"
             )
+        if noise.device != z0.device:
+            raise ConfigError(
+                f"the path is on {noise.device}, the state on {z0.device}", fix="make the path with device=z0.device"
+            )
         if area and not noise.area:
             raise ConfigError(
                 "this solver needs the space-time area of the noise", fix="pass a SpaceTimePath, or a seed"
@@ -194,8 +202,7 @@ def path_for(
 def noise_width(drift: Field, diffusion: Field, t: Tensor, z: Tensor, noise_type: str) -> int:
     """m, after one trial evaluation that checks the shapes of both fields."""
     f, g = drift(t, z), diffusion(t, z)
-    if f.shape != z.shape:
-        raise ShapeError(f"drift returns shape {tuple(f.shape)} for a state of {tuple(z.shape)}", variable="drift")
+    check_drift(f, z)
     if noise_type == DIAGONAL:
         if not _broadcasts(g, z):
             raise ShapeError(
@@ -218,8 +225,18 @@ def _broadcasts(g: Tensor, z: Tensor) -> bool:
     return g.dim() <= z.dim() and all(mine in (1, other) for mine, other in sizes)
 
 
+def check_drift(f: Tensor, z: Tensor, name: str = "drift") -> None:
+    """What a drift returns has the shape of the state, and does not widen its dtype."""
+    if f.shape != z.shape:
+        raise ShapeError(f"{name} returns shape {tuple(f.shape)} for a state of {tuple(z.shape)}", variable=name)
+    if torch.promote_types(f.dtype, z.dtype) != z.dtype:
+        raise DataError(
+            f"{name} returns {f.dtype} for a state of {z.dtype}", variable=name, fix=f"pass z0 as {f.dtype}"
+        )
+
+
 def check_state(z0: Tensor) -> None:
-    """``z0`` is a finite float tensor ``[..., d]``."""
+    """``z0`` is a float tensor ``[..., d]``."""
     if not torch.is_floating_point(z0) or z0.dtype not in (torch.float32, torch.float64):
         raise DataError(
             f"the state must be float32 or float64, got {z0.dtype}", variable="z0", fix="z0.to(torch.float64)"

@@ -92,6 +92,11 @@ class Solver(ABC):
             )
         self.noise_type = noise_type
 
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """What the step depends on beside the fields."""
+        return ()
+
     @abstractmethod
     def step(self, drift: Field, diffusion: Field, t: Tensor, z: Tensor, dt: float, dw: Tensor) -> Tensor:
         """The state at ``t + dt``.

@@ -77,8 +77,8 @@ class EmbeddedRK(OdeSolver):
 
     def __init__(self, table: Tableau) -> None:
         self.table, self.order = table, table.order
-        # the last slope of a fixed step is not carried over to the next one
-        self.evaluations = table.stages if table.gamma else table.stages - 1
+        # the last slope of a fixed step is not carried over to the next one; Newton's iterations come on top
+        self.evaluations = table.stages
 
     def step(self, drift: Field, t: Tensor, z: Tensor, dt: float) -> Tensor:
         """One step of given size."""
