@@ -80,7 +80,7 @@ def ncdssm(
         raise ConfigError(f"the identity auxiliary is Gaussian, got {likelihood!r}", fix='auxiliary="net"')
     A = C if auxiliary == "identity" else features if features is not None else min(C, 4)
     d = latent if latent is not None else min(2 * A, 10) if isinstance(A, int) else 2
-    whole_numbers(latent=d, features=A, matrices=matrices, hidden=hidden)
+    whole_numbers(features=A, latent=d, matrices=matrices, hidden=hidden)
     positive_numbers(noise=noise, step=step)
     shares(warmup=warmup)
     g = generator(seed, "weights")

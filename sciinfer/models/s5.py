@@ -83,7 +83,8 @@ def s5(
         ("jitter", jitter, 9.0),
         ("floor", floor, 9.0),
     ):
-        if not isinstance(value, int | float) or not 0 <= value <= top or (name == "floor" and value == 0):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not 0 <= value <= top or (name == "floor" and value == 0):
             raise ConfigError(f"{name} must lie between 0 and {top}, got {value!r}", variable=name, fix=f"{name}=0.1")
     if rank and density != "gaussian":
         raise ConfigError(f"correlated channels need gaussian density, got {density!r}", variable="rank", fix="rank=0")

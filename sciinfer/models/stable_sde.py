@@ -253,7 +253,7 @@ def positive_numbers(**options: float) -> None:
     """Refuse anything but positive finite numbers."""
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise ConfigError(f"{name} must be a positive number, got {value!r}", variable=name, fix=f"{name}=0.3")
+            raise ConfigError(f"{name} must be a positive number, got {value!r}", variable=name, fix=f"{name}=0.1")
 
 
 def shares(**options: float) -> None:
