@@ -73,7 +73,7 @@ def test_options_that_make_no_sense_are_refused(options, says):
 
 
 def tiny(scale=1.0, stretch=1.0):
-    ds = si.open_dataset("fractional_ou", n_series=2, n_times=25, duration=8.0, hurst=0.4, noise_sd=0.2)
+    ds = si.open_dataset("fractional_ou", n_series=2, n_times=12, duration=6.0, hurst=0.4, noise_sd=0.2)
     out = xr.Dataset({"y": ds["y"].drop_attrs() * scale})
     return out.assign_coords(time=ds["time"].values * stretch)
 

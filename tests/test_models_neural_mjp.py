@@ -102,6 +102,14 @@ def test_before_the_data_the_stationary_process_runs_backwards():
     torch.testing.assert_close((p[2] - p[0]) / (2 * d), flux, rtol=1e-6, atol=1e-8)
 
 
+def test_long_gaps_lose_no_probability():
+    process = neural_mjp(SCHEMA, states=3).float().process
+    with torch.no_grad():
+        P, mu = process.transition(torch.tensor([1e3, 1e6])), process.stationary()
+    torch.testing.assert_close(P.sum(-1), torch.ones(2, 3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(P, mu.expand(2, 3, 3), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("inference", ["exact", "amortised"])
 def test_path_divergence_is_the_integral_over_the_posterior_rates(inference):
     """``E int sum_j (q log(q/p) - q + p) dt`` along the master equation of the rates, by quadrature."""

@@ -181,9 +181,11 @@ def _tiny_data():
 
 
 def test_fit_save_load_predict_of_registered_physics(tmp_path, monkeypatch):
+    from sciinfer.models import physics_sde as models
     from sciinfer.processes import physics as module
 
     monkeypatch.setattr(module, "_KNOWN", dict(module._KNOWN))
+    monkeypatch.setattr(models, "_FIRST", 3)
     register_physics("decay", DECAY)
     options = {"physics": "decay", **TINY}
     fitted = si.fit(_tiny_data(), model="physics-sde", options=options, training={"steps": 3}, progress="silent")

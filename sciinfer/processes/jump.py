@@ -47,7 +47,9 @@ class JumpProcess(nn.Module):
     def transition(self, dt: Tensor) -> Tensor:
         """``exp(Q h) [..., K, K]`` over the steps ``dt [...]``, each different length once."""
         steps, where = torch.unique(dt, return_inverse=True)
-        return torch.linalg.matrix_exp(self.rates() * steps[:, None, None])[where]
+        P = torch.linalg.matrix_exp(self.rates() * steps[:, None, None])
+        # the squarings of a long step let the sums of its rows drift
+        return (P / P.sum(-1, keepdim=True))[where]
 
     def start(self) -> Tensor:
         """Log-probabilities ``[K]`` of the first state."""
