@@ -73,9 +73,9 @@ def test_rows_that_do_not_fix_the_state_are_left_as_they_are():
 
 
 def test_single_precision_keeps_its_digits():
-    """A state that the rows see a hundred times less than another: its square form would lose what float32 has."""
+    """Two states that the rows hardly tell apart: their square form would lose what float32 has."""
     g = generator(3, "single")
-    weight = torch.randn(9, 2, generator=g, dtype=F64) * torch.tensor([1.0, 3e-3], dtype=F64)
+    weight = torch.randn(9, 2, generator=g, dtype=F64) @ torch.tensor([[1.0, 1.0], [0.0, 2e-3]], dtype=F64)
     y, mask = torch.randn(1, 9, generator=g, dtype=F64), torch.ones(1, 9, dtype=torch.bool)
     exact, found = compress_rows(weight, y, mask), compress_rows(weight.float(), y.float(), mask)
     assert exact is not None
