@@ -63,7 +63,7 @@ def pca_var(
     """Ridge autoregression of the leading principal components, fitted on other series, rolled out from the history.
 
     Values are put on a grid of spacing ``step`` by linear interpolation of each channel. The settings are those with
-    the least squared error after the cutoff in every fourth training series, fitted to the others; the sd is that of
+    the least squared error after the cutoff in the last quarter of the training series, fitted to the others; the sd is that of
     these errors, by channel and lead time. The answer is then fitted to all training series.
 
     Args:
@@ -242,12 +242,13 @@ class _Moments(NamedTuple):
 def _chosen(
     table: _Table, history: Tensor, future: SeriesBatch, grid: _Grid, settings: list[tuple[int, float, int]]
 ) -> tuple[tuple[int, float, int], Tensor]:
-    """The setting with the least squared error in every fourth series, and its errors there.
+    """The setting with the least squared error in the last quarter of the series, and its errors there.
+
+    A block, since neighbours may be windows of one record.
 
     The errors fill rows ``[N, C]`` of ``future``; NaN in the series that it was fitted to.
     """
-    fold = 4 if len(history) >= 4 else 2
-    held = torch.arange(len(history)) % fold == fold - 1
+    held = torch.arange(len(history)) >= len(history) - max(len(history) // 4, 1)
     rows = held[future.series_of_row]
     place = ((future.time[rows].double() - grid.time[grid.known - 1]) / grid.step - 1).round().long().clamp(min=0)
     series = (held.cumsum(0) - 1)[future.series_of_row[rows]]
