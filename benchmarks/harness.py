@@ -60,8 +60,14 @@ class Row:
         return {**shown, "ratio": self.ratio, "met": self.met, "versions": self.versions}
 
 
-def time_pair(ours: Callable[[], Any], peer: Callable[[], Any] | None, repeats: int = 7) -> tuple[float, float | None]:
-    """Median seconds of each, taken in turns, so that a busy machine hurts both alike; one warm-up call each."""
+def time_pair(
+    ours: Callable[[], Any], peer: Callable[[], Any] | None, repeats: int = 7, *, steady: bool = False
+) -> tuple[float, float | None]:
+    """Median seconds of each, taken in turns, so that a busy machine hurts both alike; one warm-up call each.
+
+    ``steady``: a call of its own goes before every timed one, as in training, where a step follows its like; else the
+    one with little memory pays for the pages that the other has just given back.
+    """
     calls = [ours] if peer is None else [ours, peer]
     spent: list[list[float]] = [[] for _ in calls]
     for call in calls:
@@ -71,6 +77,8 @@ def time_pair(ours: Callable[[], Any], peer: Callable[[], Any] | None, repeats: 
     try:
         for _ in range(repeats):
             for call, times in zip(calls, spent, strict=True):
+                if steady:
+                    call()
                 start = time.perf_counter()
                 call()
                 times.append(time.perf_counter() - start)
@@ -89,9 +97,10 @@ def timed_row(
     repeats: int,
     goal: float | None,
     packages: Sequence[str],
+    steady: bool = False,
 ) -> Row:
     """A row of milliseconds; a peer that is None is reported as missing, with the install command."""
-    mine, other = time_pair(ours, peer, repeats)
+    mine, other = time_pair(ours, peer, repeats, steady=steady)
     note = "" if peer is not None else f'peer is missing: pip install "sciinfer[bench]" ({", ".join(packages)})'
     other = None if other is None else other * 1e3
     return Row(name=name, ours=mine * 1e3, peer=other, unit="ms", goal=goal, note=note, versions=versions(*packages))
