@@ -23,8 +23,15 @@ from .protocol import Contender, Split, compare, single_thread
 HISTORY, WINDOW, STARTS = 50, 60, 40
 #: share dropped -> figure of a ridge autoregression, to stay below
 GOALS = {0.0: 1.04e-3, 0.7: 1.76e-3}
-TRAINING: dict = {}
-OPTIONS: dict = {}
+#: chosen on the validation part of the first split
+CONTENDERS = (
+    Contender(model="history-regression"),
+    Contender(
+        model="s5",
+        options={"sides": "past", "dropout": 0.2, "width": 32},
+        training={"steps": 700, "precision": "float32", "validation": 0.0},
+    ),
+)
 
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
@@ -35,13 +42,12 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
     except ResourceError as err:
         yield Row(name="dynamics_mujoco/absent", ours=float("nan"), peer=None, unit="", note=str(err))
         return
-    training = {"steps": 2} if tiny else TRAINING
-    contender = Contender(model="s5", options=OPTIONS, training=training)
+    short = [one.short(**({"width": 8} if one.model == "s5" else {"random": 0})) for one in CONTENDERS]
     for dropped, goal in GOALS.items():
         yield from compare(
             f"dynamics_mujoco/{100 * dropped:g}-dropped",
             list(splits(y[:10] if tiny else y, dropped, starts=2 if tiny else STARTS)),
-            [contender],
+            short if tiny else CONTENDERS,
             after=float(HISTORY - 1),
             unit=np.ones(y.shape[2]),
             unit_name="raw units",

@@ -12,7 +12,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +58,10 @@ class Contender:
     def name(self) -> str:
         """Label, or the model's name."""
         return self.label or self.model
+
+    def short(self, **options: Any) -> Contender:
+        """Two steps, which only show that it runs, with other options if these are large."""
+        return replace(self, training={**self.training, "steps": 2}, options={**self.options, **options})
 
     def fit(self, train: xr.Dataset) -> Fitted:
         """Trained without a word."""

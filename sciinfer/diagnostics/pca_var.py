@@ -63,8 +63,8 @@ def pca_var(
     """Ridge autoregression of the leading principal components, fitted on other series, rolled out from the history.
 
     Values are put on a grid of spacing ``step`` by linear interpolation of each channel. The settings are those with
-    the least squared error after the cutoff in the last quarter of the training series, fitted to the others; the sd is that of
-    these errors, by channel and lead time. The answer is then fitted to all training series.
+    the least squared error after the cutoff in the last quarter of the training series, fitted to the others; the sd is
+    that of these errors, by channel and lead time. The answer is then fitted to all training series.
 
     Args:
         train: whole series (history and future), model units.

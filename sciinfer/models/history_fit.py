@@ -27,9 +27,10 @@ _LOW, _HIGH, _CUT = -8.0, 4.0, 10.0
 
 
 class Fit(NamedTuple):
-    """``weight, spread [C, P, 5]``: of the mean and of the log-variance; ``level [C]``: mean log-variance;
-    ``noise [C]``: variance at the shortest leads."""
+    """``anchor [C]``: share of the last value that stays; ``weight, spread [C, P, 5]``: of what is added to it, and of
+    the log-variance; ``level [C]``: mean log-variance; ``noise [C]``: variance at the shortest leads."""
 
+    anchor: Tensor
     weight: Tensor
     spread: Tensor
     level: Tensor
@@ -85,7 +86,7 @@ def pairs_of(
     seen, series, best = seen[fine], series[fine], best[fine]
     has = row[series, best] > 0
     lead = torch.where(has, batch.time[seen].double() - times[series, best], 0.0)
-    value = batch.values[seen, channel].double().clamp(-_CUT, _CUT)
+    value = batch.values[seen, channel].double()
     # folds are blocks: neighbours may be windows of one record
     origin = series * row.shape[1] + best
     return Pairs(origin, lead, value, table[origin, WIDTH * channel + 1], series * _FOLDS // batch.n_series)
@@ -116,10 +117,12 @@ def _fit_channel(base: Tensor, pairs: Pairs, channel: int, channels: int, parts:
     columns = _DECAYS * parts
     if len(pairs.value) == 0:
         blank = torch.zeros(columns, dtype=torch.float64).view(parts, _DECAYS)
-        return blank, blank, torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
+        return blank[0, 0], blank, blank, torch.zeros((), dtype=torch.float64), torch.ones((), dtype=torch.float64)
     design = (base[pairs.origin][..., None] * lead_features(pairs.lead)[:, None]).flatten(1)
     trust = _trust(pairs)
-    design, target = design * trust[:, None], pairs.value * trust
+    anchor = _anchor(pairs, trust)
+    target = (pairs.value - anchor * pairs.last).clamp(-_CUT, _CUT) * trust
+    design = design * trust[:, None]
     sums = [_sums(design, target, pairs.fold == fold) for fold in range(_FOLDS)]
     penalty = _chosen(sums, design, target, pairs.fold, _groups(channel, channels, parts))
     gram, cross = _total(sums)
@@ -132,7 +135,7 @@ def _fit_channel(base: Tensor, pairs: Pairs, channel: int, channels: int, parts:
     spread, level = _log_variance(design, gram, residual, trust, _groups(channel, channels, parts))
     near = pairs.lead <= pairs.lead.quantile(0.1)
     noise = residual[near].square().mean()
-    return weight.view(parts, _DECAYS), spread.view(parts, _DECAYS), level, noise
+    return anchor, weight.view(parts, _DECAYS), spread.view(parts, _DECAYS), level, noise
 
 
 def _trust(pairs: Pairs) -> Tensor:
@@ -141,6 +144,12 @@ def _trust(pairs: Pairs) -> Tensor:
     variance = fit_lead_error(pairs.lead, change, slope=0.0, fallback=1.0).at(pairs.lead.clamp(min=1e-3))
     weight = 1 / variance.clamp(min=1e-3 * float(variance.mean()) + 1e-12)
     return (weight / weight.mean()).sqrt()
+
+
+def _anchor(pairs: Pairs, trust: Tensor) -> Tensor:
+    """Slope of values on last values: it also holds far out, where the features of the regression are cut."""
+    last = pairs.last * trust
+    return (last @ (pairs.value * trust) / (last @ last + 1.0)).clamp(0.0, 1.0)
 
 
 def _groups(channel: int, channels: int, parts: int) -> Callable[[float, float, float], Tensor]:

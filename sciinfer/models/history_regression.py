@@ -44,9 +44,9 @@ def history_regression(
 ) -> HistoryRegression:
     r"""Build a regression of the future on histories for data of this schema.
 
-    :math:`y_c(t) = \sum_j \psi_j(t - t_k)\, b(h_k)^\top w_{cj} + s_c(h_k, t - t_k)\, e`: ``h_k`` are nine numbers per
-    channel after row k (last value, slope, forgetting means, staleness), ``b`` a constant, these, and random cosines of
-    them, ``psi`` a constant and two decays. Penalties are chosen on held-out series.
+    :math:`y_c(t) = a_c l_c + \sum_j \psi_j(t - t_k)\, b(h_k)^\top w_{cj} + s_c(h_k, t - t_k)\, e`: ``h_k`` are nine
+    numbers per channel after row k (last value ``l_c``, slope, forgetting means, staleness), ``b`` a constant, these,
+    and random cosines of them, ``psi`` a constant and decays. Penalties are chosen on held-out blocks of series.
 
     Args:
         schema: channels and time scale. seed: of the random features and of the pairs of rows.
@@ -86,6 +86,7 @@ class HistoryRegression(Model):
     spread: Tensor
     centre: Tensor
     scale: Tensor
+    anchor: Tensor
     level: Tensor
     noise: Tensor
 
@@ -100,6 +101,7 @@ class HistoryRegression(Model):
         known = {
             "wave": wave, "shift": shift, "weight": zeros, "spread": zeros.clone(),
             "centre": torch.zeros(width, dtype=torch.float64), "scale": torch.ones(width, dtype=torch.float64),
+            "anchor": torch.zeros(channels, dtype=torch.float64),
             "level": torch.zeros(channels, dtype=torch.float64), "noise": torch.ones(channels, dtype=torch.float64),
         }  # fmt: skip
         for name, value in known.items():
@@ -134,6 +136,8 @@ class HistoryRegression(Model):
         """Mean and standard deviation ``[..., C]`` at ``lead [...]`` after histories ``[..., 9 C]``."""
         columns, psi = self.base(table), lead_features(lead)
         mean, spread = (torch.einsum("...p,cpj,...j->...c", columns, part, psi) for part in (self.weight, self.spread))
+        last = table[..., 1::WIDTH]
+        mean = mean + self.anchor * last
         sd = (0.5 * log_variance(self.level, spread) + self.log_scale).exp()
         return mean, _FLOOR + sd
 
