@@ -168,11 +168,12 @@ def compare(
     factor: float = 1.0,
     step: float | None = None,
     goals: Mapping[str, float] | None = None,
+    goal_split: int | None = None,
     draws: int = 200,
 ) -> Iterable[Row]:
     """The rows of a benchmark: :func:`measure`, then :func:`rows_of`."""
     found = measure(splits, contenders, after=after, unit=unit, step=step, draws=draws)
-    yield from rows_of(name, found, unit_name=unit_name, factor=factor, goals=goals)
+    yield from rows_of(name, found, unit_name=unit_name, factor=factor, goals=goals, goal_split=goal_split)
 
 
 def rows_of(
@@ -182,6 +183,7 @@ def rows_of(
     unit_name: str = "standard deviations",
     factor: float = 1.0,
     goals: Mapping[str, float] | None = None,
+    goal_split: int | None = None,
     models: Sequence[str] | None = None,
 ) -> Iterable[Row]:
     """Every model against every baseline and reference, its coverage, and fixed goals.
@@ -189,6 +191,7 @@ def rows_of(
     Args:
         factor: squared errors are shown times this; the CRPS keeps its unit.
         goals: metric -> figure that the error must stay below.
+        goal_split: the split that the goals are for; None: the mean over splits.
         models: forecasters that get rows; default all contenders.
     """
     scores = found.scores
@@ -199,7 +202,8 @@ def rows_of(
             unit = f"{unit_name} squared x {1 / factor:g}" if metric.startswith("mse") else unit_name
             scale = factor if metric.startswith("mse") else 1.0
             if metric in wanted:
-                yield _against_goal(f"{prefix}{label}-goal", scores, model, metric, wanted[metric], unit, scale)
+                which = goal_split
+                yield _against_goal(f"{prefix}{label}-goal", scores, model, metric, wanted[metric], unit, scale, which)
             for peer in others:
                 if peer not in found.seconds:
                     yield _against(f"{prefix}{label}-{peer}", scores, model, peer, metric, unit, scale)
@@ -219,13 +223,15 @@ def _against(name: str, ds: xr.Dataset, model: str, peer: str, metric: str, unit
     )  # fmt: skip
 
 
-def _against_goal(name: str, ds: xr.Dataset, model: str, metric: str, goal: float, unit: str, scale: float) -> Row:
+def _against_goal(
+    name: str, ds: xr.Dataset, model: str, metric: str, goal: float, unit: str, scale: float, split: int | None
+) -> Row:
     ours = ds.sel(forecaster=model, metric=metric)
     note = f"{_spread(ours, scale)} over {ds.sizes['split']} splits; the peer is the goal"
-    return Row(
-        name=name, ours=float(ours["mean"]) * scale, peer=goal * scale, unit=unit, goal=1.0, note=note,
-        versions=versions(),
-    )  # fmt: skip
+    value = float(ours["mean"])
+    if split is not None:
+        value, note = float(ours["score"].sel(split=split)), f"split {split}, which the goal is for; {note}"
+    return Row(name=name, ours=value * scale, peer=goal * scale, unit=unit, goal=1.0, note=note, versions=versions())
 
 
 def _coverage(name: str, ds: xr.Dataset, model: str, seconds: Sequence[float]) -> Row:
