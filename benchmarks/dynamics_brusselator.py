@@ -16,7 +16,7 @@ from .protocol import Contender, Split, compare, simulated, single_thread
 
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
-    """The latent SDE and the state-space forecaster, each against every baseline."""
+    """Latent SDE, state-space layers and regression on histories, each against every baseline."""
     single_thread()
     made = [simulated("brusselator", 12 if tiny else 300, seed=seed) for seed in range(3)]
     yield from compare("dynamics_brusselator/generator", made, contenders(tiny), after=25.0, step=1.0, draws=50)
@@ -36,7 +36,8 @@ def contenders(tiny: bool) -> list[Contender]:
     short = {"steps": 2} if tiny else {}
     return [
         Contender(model="latent-sde", options={"latent": 2, "hidden": 64}, training={"steps": 400} | short),
-        Contender(model="s5", options={"sides": "past"}, training={"steps": 600} | short),
+        Contender(model="s5", options={"sides": "past"}, training={"steps": 600, "validation": 0.0} | short),
+        Contender(model="history-regression", options={"random": 0 if tiny else 256}),
     ]
 
 

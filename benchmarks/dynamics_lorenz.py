@@ -14,12 +14,13 @@ LATENT_SDE = {"latent": 3, "hidden": 64}
 
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
-    """The latent SDE and the state-space forecaster, each against every baseline."""
+    """Latent SDE, state-space layers and regression on histories, each against every baseline."""
     single_thread()
     short = {"steps": 2} if tiny else {}
     contenders = [
         Contender(model="latent-sde", options=LATENT_SDE, training={"steps": 400} | short),
-        Contender(model="s5", options={"sides": "past"}, training={"steps": 600} | short),
+        Contender(model="s5", options={"sides": "past"}, training={"steps": 600, "validation": 0.0} | short),
+        Contender(model="history-regression", options={"random": 0 if tiny else 256}),
     ]
     size = 12 if tiny else 256
     splits = [simulated("stochastic_lorenz", size, seed=seed, missing=0.1) for seed in range(3)]

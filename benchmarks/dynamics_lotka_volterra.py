@@ -14,12 +14,13 @@ DATA = {"duration": 30.0, "rate": 5.0, "start_sd": 0.3, "noise_sd": 0.05, "missi
 
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
-    """The latent SDE and the state-space forecaster, each against every baseline."""
+    """Latent SDE, state-space layers and regression on histories, each against every baseline."""
     single_thread()
     short = {"steps": 2} if tiny else {}
     contenders = [
         Contender(model="latent-sde", options={"latent": 2, "hidden": 64}, training={"steps": 400} | short),
-        Contender(model="s5", options={"sides": "past"}, training={"steps": 600} | short),
+        Contender(model="s5", options={"sides": "past"}, training={"steps": 600, "validation": 0.0} | short),
+        Contender(model="history-regression", options={"random": 0 if tiny else 256}),
     ]
     size = 10 if tiny else 64
     splits = [simulated("lotka_volterra", size, seed=seed, **DATA) for seed in range(3)]

@@ -35,8 +35,11 @@ class Film(NamedTuple):
 def rows(*, tiny: bool = False) -> Iterable[Row]:
     """Components against every baseline, and the angle read out of the forecasts."""
     single_thread()
-    training = {"steps": 2} if tiny else {"steps": 800}
-    contender = Contender(model="s5", options={"sides": "past"}, training=training)
+    training = {"steps": 2 if tiny else 800, "validation": 0.0}
+    contenders = [
+        Contender(model="s5", options={"sides": "past"}, training=training),
+        Contender(model="history-regression", options={"random": 0 if tiny else 256}),
+    ]
     films = [film(20 if tiny else 400, seed) for seed in range(3)]
     splits, readouts = zip(*(_split(one) for one in films), strict=True)
     angles: list[dict[str, float]] = []
@@ -44,13 +47,14 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
     def inspect(seen: Seen) -> None:
         angles.append(_angle_errors(seen, films[len(angles)], *readouts[len(angles)]))
 
-    found = measure(splits, [contender], after=STEPS * DT / 2, step=2 * DT, inspect=inspect)
+    found = measure(splits, contenders, after=STEPS * DT / 2, step=2 * DT, inspect=inspect)
     yield from rows_of("dynamics_pendulum_images", found)
-    for peer in angles[0]:
-        if peer != contender.name:
-            ours, theirs = ([split[name] for split in angles] for name in (contender.name, peer))
+    models = [contender.name for contender in contenders]
+    for model in models:
+        for peer in (name for name in angles[0] if name not in models):
+            ours, theirs = ([split[name] for split in angles] for name in (model, peer))
             yield Row(
-                name=f"dynamics_pendulum_images/angle-{peer}", ours=float(np.mean(ours)), peer=float(np.mean(theirs)),
+                name=f"dynamics_pendulum_images/{model}/angle-{peer}", ours=float(np.mean(ours)), peer=float(np.mean(theirs)),
                 unit="squared", goal=1.0, note=f"sd {np.std(ours, ddof=1):.2g} and {np.std(theirs, ddof=1):.2g}",
                 versions=versions(),
             )  # fmt: skip
