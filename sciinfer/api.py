@@ -102,7 +102,7 @@ def fit(
     options = dict(options or {})
     ds = as_dataset(data, time=time, series=series)
     support = _support(resolved_options(model, options))
-    schema = infer_schema(ds, time=time, series=series, variables=variables, scale=support == "real")
+    schema = infer_schema(ds, time=time, series=series, variables=variables, **_scaling(support))
     check_support(ds, schema, support)
     encoded = encode(ds, schema)
     _say_missing(encoded.counts)
@@ -251,9 +251,19 @@ def _mode(progress: str) -> Any:
     return progress
 
 
-def _support(options: Mapping[str, Any]) -> str:
-    name = options.get("likelihood", "gaussian")
-    return registry().get("likelihoods", name).support if isinstance(name, str) else "real"
+def _support(options: Mapping[str, Any]) -> str | dict[str, str]:
+    """Where values may lie: of all variables, or of those that are named."""
+    chosen = options.get("likelihood", "gaussian")
+    if isinstance(chosen, Mapping):
+        return {str(name): registry().get("likelihoods", one).support for name, one in chosen.items()}
+    return registry().get("likelihoods", chosen).support if isinstance(chosen, str) else "real"
+
+
+def _scaling(support: str | dict[str, str]) -> dict[str, Any]:
+    """Which variables are not kept as they are."""
+    if isinstance(support, str):
+        return {"scale": support == "real"}
+    return {"keep": [name for name, one in support.items() if one != "real"]}
 
 
 def _say_missing(counts: Mapping[str, int]) -> None:

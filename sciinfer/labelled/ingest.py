@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,7 @@ def infer_schema(
     series: str | None = None,
     variables: Sequence[str] | None = None,
     scale: bool = True,
+    keep: Collection[str] = (),
 ) -> Schema:
     """What the columns mean and how they scale, from the training data.
 
@@ -63,7 +64,7 @@ def infer_schema(
         ds: anything that :func:`as_dataset` takes.
         time, series: names, where they are not plain to see.
         variables: data variables to model, in this order; default all along time.
-        scale: False keeps values as they are (counts).
+        scale: False keeps values as they are (counts). keep: variables that are kept as they are.
 
     Returns:
         The schema; plain data, saved with a model.
@@ -89,7 +90,7 @@ def infer_schema(
         time=time_axis(ds[layout.time], rows),
         series=layout.series,
         variables=specs,
-        channels=scaled(channels, rows.values, scale=scale),
+        channels=scaled(channels, rows.values, scale=scale, keep=keep),
         layout=layout.kind,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -35,13 +35,15 @@ def standardise(values: np.ndarray) -> tuple[float, float]:
     return middle + spread * mean, scale
 
 
-def scaled(channels: Sequence[Channel], values: np.ndarray, *, scale: bool) -> tuple[Channel, ...]:
+def scaled(
+    channels: Sequence[Channel], values: np.ndarray, *, scale: bool, keep: Collection[str] = ()
+) -> tuple[Channel, ...]:
     """Channels with their shift and scale.
 
     Args:
         channels: ``C`` channels.
         values: ``[N, C]`` in the caller's units, NaN = missing.
-        scale: False keeps shift 0 and scale 1 (counts).
+        scale: False keeps shift 0 and scale 1 (counts). keep: variables for which it is False.
 
     Raises:
         DataError: a channel without a single observed value.
@@ -52,7 +54,7 @@ def scaled(channels: Sequence[Channel], values: np.ndarray, *, scale: bool) -> t
     """
     out, constant = [], []
     for channel, column in zip(channels, values.T, strict=True):
-        observed = column[~np.isnan(column)]
+        observed, wanted = column[~np.isnan(column)], scale and channel.variable not in keep
         if len(observed) == 0:
             raise DataError(
                 f"every value of {channel.label or channel.variable!r} is missing, nothing can be learned of it",
@@ -61,8 +63,8 @@ def scaled(channels: Sequence[Channel], values: np.ndarray, *, scale: bool) -> t
                 code="data/all-missing",
                 fix="drop it, e.g. variables=[...]",
             )
-        shift, width = standardise(observed) if scale else (0.0, 1.0)
-        if scale and observed.min() == observed.max():
+        shift, width = standardise(observed) if wanted else (0.0, 1.0)
+        if wanted and observed.min() == observed.max():
             constant.append(channel.label or channel.variable)
         out.append(Channel(channel.variable, channel.cell, channel.label, channel.units, shift, width))
     if constant:

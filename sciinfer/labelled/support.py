@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,13 +31,14 @@ CHECKS: dict[str, tuple[_Check, ...]] = {
 }
 
 
-def check_support(ds: Any, schema: Schema, support: str) -> None:
+def check_support(ds: Any, schema: Schema, support: str | Mapping[str, str]) -> None:
     """Refuse values outside the support of a likelihood; missing ones pass.
 
     Args:
         ds: the caller's data.
         schema: which variables count.
-        support: ``"real"``, ``"count"`` (0, 1, 2, ...), ``"binary"`` (0 or 1) or ``"positive"`` (> 0).
+        support: ``"real"``, ``"count"`` (0, 1, 2, ...), ``"binary"`` (0 or 1) or ``"positive"`` (> 0);
+            one for all variables, or for each by name (``"real"`` for one that is not named).
 
     Raises:
         DataError: with variable, dims and index of the first offending value, in the caller's own dims.
@@ -49,13 +50,14 @@ def check_support(ds: Any, schema: Schema, support: str) -> None:
         >>> ds = xr.Dataset({"n": ("t", [1.0, 3.0])}, coords={"t": [0.0, 1.0]})
         >>> check_support(ds, infer_schema(ds), "count")
     """
-    if support not in CHECKS:
-        raise ConfigError(f"there is no support {support!r}", fix=f"one of {list(CHECKS)}")
+    named = {spec.name: support for spec in schema.variables} if isinstance(support, str) else support
+    if unknown := sorted(set(named.values()) - set(CHECKS)):
+        raise ConfigError(f"there is no support {unknown[0]!r}", fix=f"one of {list(CHECKS)}")
     plain = as_fitted(ds, schema)
     for spec in schema.variables:
         var = plain[spec.name]
         values = numbers(var)
-        for check in CHECKS[support]:
+        for check in CHECKS[named.get(spec.name, "real")]:
             bad = check.bad(values) & ~np.isnan(values)
             if bad.any():
                 place = where_bad(var, bad)

@@ -3,6 +3,7 @@
 from .base import Likelihood
 from .bernoulli import Bernoulli
 from .gaussian import Gaussian
+from .joint import JointLikelihood
 from .negative_binomial import NegativeBinomial
 from .ordinal import Ordinal
 from .point_process import PointProcess, point_process_rows
@@ -12,6 +13,7 @@ from .student_t import StudentT
 __all__ = [
     "Bernoulli",
     "Gaussian",
+    "JointLikelihood",
     "Likelihood",
     "NegativeBinomial",
     "Ordinal",

@@ -3,6 +3,7 @@
 from .base import LinearProcess, NonlinearProcess
 from .bridge import Bridge, build_bridge
 from .hermite import HermiteKnots, hermite_marginals
+from .latent_gps import GaussianPath, LatentGPs, condition_potentials
 from .linear import KernelProcess, StationaryLinear
 from .matching import Marginals, bridge_marginals, cubature, gap_nodes, gaussian_divergence, path_divergence
 from .neural import NeuralSDE, TiltedLinear
@@ -11,8 +12,10 @@ from .simulate import simulate
 
 __all__ = [
     "Bridge",
+    "GaussianPath",
     "HermiteKnots",
     "KernelProcess",
+    "LatentGPs",
     "LinearProcess",
     "Marginals",
     "NeuralSDE",
@@ -23,6 +26,7 @@ __all__ = [
     "TiltedLinear",
     "bridge_marginals",
     "build_bridge",
+    "condition_potentials",
     "cubature",
     "gap_nodes",
     "gaussian_divergence",
