@@ -1,7 +1,7 @@
 """One set of checks that every model of series passes.
 
 ``check_model(build, batch)`` builds the model afresh (``build(seed=0)``) and looks at gradients, ragged batches, masks,
-predictions in any order, draws from the prior, saved weights, and single precision.
+predictions in any order, draws from the prior, saved weights, single precision and, where there is one, a CUDA device.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def check_model(build: Build, batch: SeriesBatch, *, moved: float = 0.1, single:
         check_generate(model, batch.n_channels)
         check_round_trip(moved_build, model, batch)
         check_single_precision(moved_build, batch, single)
+    if torch.cuda.is_available():
+        check_cuda(moved_build, batch)
 
 
 def check_loss_and_gradients(model: Model, batch: SeriesBatch) -> None:
@@ -189,3 +191,22 @@ def check_single_precision(build: Build, batch: SeriesBatch, tolerance: float) -
     answer = build().float().predict(batch.to(dtype=torch.float32), times, draws=2, generator=stream("single"))
     assert answer.observation.dtype == torch.float32
     assert bool(torch.isfinite(answer.observation).all())
+
+
+def check_cuda(build: Build, batch: SeriesBatch) -> None:
+    """The same answer on a CUDA device as on the CPU; nothing leaves the device."""
+    here, away = build(), build().to("cuda")
+    moved = batch.to(device="cuda")
+    with torch.no_grad():
+        torch.testing.assert_close(terms_of(away, moved).cpu(), terms_of(here, batch), rtol=1e-7, atol=1e-7)
+    streams = {name: generator(0, name, device=torch.device("cuda")) for name in ("loss", "predict", "generate")}
+    away.loss(moved, generator=streams["loss"]).value.backward()
+    for name, parameter in away.named_parameters():
+        assert parameter.grad is None or parameter.grad.device.type == "cuda", name
+    times = torch.tensor([[0.5, -1.0, 9.0]], dtype=F64, device="cuda").expand(batch.n_series, 3)
+    with torch.no_grad():
+        answer = away.predict(moved, times, draws=2, generator=streams["predict"])
+        drawn = away.generate(times[0].sort().values, draws=2, generator=streams["generate"])
+    for found in (answer.observation, answer.signal, drawn.observation):
+        assert found.device.type == "cuda"
+        assert bool(torch.isfinite(found).all())
