@@ -3,6 +3,7 @@
 from .decoder import Decoder, InverseLipschitzDecoder, LinearDecoder, MLPDecoder
 from .encoder import AttentionEncoder, Encoder, ScanEncoder
 from .mlp import MLP, linear
+from .potentials import PotentialEncoder
 from .s5 import S5Encoder
 
 #: name -> encoder, built as ``ENCODERS[name](channels, width, generator=...)``
@@ -21,6 +22,7 @@ __all__ = [
     "InverseLipschitzDecoder",
     "LinearDecoder",
     "MLPDecoder",
+    "PotentialEncoder",
     "S5Encoder",
     "ScanEncoder",
     "linear",
