@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from sciinfer.errors import ConfigError, DataError, SchemaError, TimeError, UnitsError
+from sciinfer.errors import ConfigError, DataError, SchemaError, UnitsError
 from sciinfer.extend import registry
+
+from .units import check_finite, check_scale
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_SHORTEST = 2e-4  # s: half the median interval below this is beyond any neuron
-_LONGEST = 50.0  # s: a median interval above this is milliseconds taken for seconds
 
 
 def read_spikes(
@@ -55,8 +54,8 @@ def read_spikes(
     of_trial = table["trial"].to_numpy() if "trial" in table else np.zeros(len(table), int)
     trials, trial = np.unique(of_trial, return_inverse=True)
     cells, cell = np.unique(table["unit"].to_numpy(), return_inverse=True)
-    _check_times(column, time)
-    _check_scale(column, time, trial, cell, scale)
+    check_finite(time, column)
+    check_scale(column, time, trial, cell, "ms" if scale < 1 else "s")
     edges = _edges(time, start, stop, bin_width)
     limits.check(Path(path), 8 * len(trials) * len(edges) * len(cells))
     place = _place(column, time, start, edges, bin_width)
@@ -80,28 +79,6 @@ def _time_column(path: Path | str, table: pd.DataFrame, units: str | None) -> tu
     if not len(table):
         raise DataError("the table has no spikes", variable=found[0], fix="check how it was made")
     return found[0], scales[found[0]]
-
-
-def _check_times(column: str, time: np.ndarray) -> None:
-    if not np.isfinite(time).all():
-        first = int(np.flatnonzero(~np.isfinite(time))[0])
-        raise TimeError("a spike time is missing or infinite", variable=column, index=first, fix="drop the row")
-
-
-def _check_scale(column: str, time: np.ndarray, trial: np.ndarray, cell: np.ndarray, scale: float) -> None:
-    order = np.lexsort((time, cell, trial))
-    same = (np.diff(trial[order]) == 0) & (np.diff(cell[order]) == 0)
-    gaps = np.diff(time[order])[same]
-    if not len(gaps):
-        return
-    middle = float(np.median(gaps))
-    if middle < _SHORTEST or middle > _LONGEST:
-        used, other = ("ms", "s") if scale < 1 else ("s", "ms")
-        raise UnitsError(
-            f"the median interval between spikes of a unit is {middle:.3g} s in {used}: are the times in {other}?",
-            variable=column,
-            fix=f"name the column time_{other}, or pass units={other!r}",
-        )
 
 
 def _edges(time: np.ndarray, start: float, stop: float | None, width: float) -> np.ndarray:
