@@ -198,11 +198,11 @@ def _solution_tree(answer: Any, dims: tuple[str, ...], y: Any, observation: Obse
     scalars = {key: value for key, value in answer.stats.items() if isinstance(value, int | float)}
     texts = {key: value for key, value in answer.stats.items() if isinstance(value, str)}
     stats: dict[str, Any] = {key: ((), float(value)) for key, value in scalars.items()}
-    stats["mean"] = (dims, answer.mean.numpy())
-    stats["sd"] = (dims, answer.variance.clamp(min=0.0).sqrt().numpy())
+    stats["mean"] = (dims, answer.mean.cpu().numpy())
+    stats["sd"] = (dims, answer.variance.clamp(min=0.0).sqrt().cpu().numpy())
     observed = y if isinstance(y, xr.DataArray) else xr.DataArray(np.asarray(y), dims=observation.operator.range.dims)
     root = xr.Dataset(attrs={"sciinfer_version": __version__, **attrs, **texts})
-    draws = {"signal": (("chain", "draw", *dims), answer.draws.numpy()[None])}
+    draws = {"signal": (("chain", "draw", *dims), answer.draws.cpu().numpy()[None])}
     return xr.DataTree.from_dict(
         {
             "/": root,

@@ -53,13 +53,16 @@ def moved(parts: LinearGaussian) -> LinearGaussian:
 def test_filter_smoother_and_draws(count: int) -> None:
     here = problem(count)
     away = moved(here)
-    noise = torch.randn(2, 3, count, 2, generator=generator(0, "noise"), dtype=F64)
+    noise = torch.randn(2000, 3, count, 2, generator=generator(0, "noise"), dtype=F64)
     found = []
     for one in (here, away):
         filtered = kalman_filter(one)
         smoothed = kalman_smoother(one, filtered)
-        draws = sample_paths(one, filtered, smoothed.gain, draws=2, noise=3.to(one.y.device))
-        found.append((filtered.loglik, filtered.mean, filtered.cov, smoothed.mean, smoothed.cov, draws))
+        draws = sample_paths(one, filtered, smoothed.gain, draws=2000, noise=noise.to(one.y.device))
+        # roots by eigenvectors differ in sign between devices: draws agree in distribution only
+        spread = smoothed.cov.diagonal(dim1=-2, dim2=-1).sqrt()
+        assert float(((draws.mean(0) - smoothed.mean) / spread).abs().max()) < 5.5 / 2000**0.5
+        found.append((filtered.loglik, filtered.mean, filtered.cov, smoothed.mean, smoothed.cov))
     for left, right in zip(*found, strict=True):
         close(right, left)
 
@@ -126,9 +129,7 @@ def test_sde_solvers(solver: str) -> None:
     def run(device: str) -> Tensor:
         z0 = torch.ones(4, 2, dtype=F64, device=device)
         times = torch.linspace(0, 1, 5, dtype=F64, device=device)
-        return sdeint(
-            lambda t, z: -z, lambda t, z: 0.3 * torch.cos(z), z0, times, steps=40, noise=3, solver=solver
-        ).z
+        return sdeint(lambda t, z: -z, lambda t, z: 0.3 * torch.cos(z), z0, times, steps=40, noise=3, solver=solver).z
 
     close(run("cuda"), run("cpu"), 1e-10)
 

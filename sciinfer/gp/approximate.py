@@ -190,7 +190,8 @@ class SitePosterior:
     @torch.no_grad()
     def observation_mean(self, at: Any) -> Tensor:
         """``E[y(at)]`` of a new observation: the likelihood's mean, averaged over the posterior."""
-        x, w = (torch.as_tensor(part) for part in np.polynomial.hermite_e.hermegauss(20))
+        level = self.gp.level
+        x, w = (torch.as_tensor(part, device=level.device) for part in np.polynomial.hermite_e.hermegauss(20))
         mean, variance = self.moments(self._times(at))
         nodes = mean + variance.clamp(min=0.0).sqrt() * x[:, None, None, None]
         weights = (w / w.sum())[:, None, None, None]

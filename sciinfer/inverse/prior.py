@@ -90,7 +90,7 @@ class GaussianPrior(Gaussian):
             self.factor = _finite(factor, "factor")
         if self.factor.ndim != 2:
             raise ShapeError(f"a factor has 2 dims, not shape {tuple(self.factor.shape)}", variable="factor")
-        given = _finite(mean, "mean")
+        given = _finite(mean, "mean").to(self.factor.device)
         self.mean = given.expand(len(self.factor)).clone() if given.ndim == 0 else given
         self.shape, self.rank = tuple(self.mean.shape), self.factor.shape[1]
         if self.size != len(self.factor):

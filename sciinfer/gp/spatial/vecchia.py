@@ -162,7 +162,7 @@ class VecchiaGP(nn.Module):
         order = _order(X, self.ordering)
         before = nearest_before(X[order], neighbours)
         index = np.where(before >= 0, order[before], -1)
-        return torch.as_tensor(np.concatenate([index, order[:, None]], 1))
+        return torch.as_tensor(np.concatenate([index, order[:, None]], 1), device=data.X.device)
 
     def _value(self, data: Observed, plan: Tensor | None) -> Tensor:
         if plan is None:
