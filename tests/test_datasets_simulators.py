@@ -56,7 +56,7 @@ def test_labels_parameters_and_numbers(name, tmp_path):
     xr.testing.assert_equal(back, ds)
 
 
-@pytest.mark.parametrize("name", [n for n in SIMULATORS if n not in ("brusselator", "oscillator")])
+@pytest.mark.parametrize("name", [n for n in SIMULATORS if n not in ("brusselator", "oscillator", "two_modalities")])
 def test_noise_and_gaps_are_as_asked_and_leave_the_path(name):
     noisy = simulate(name, n_series=20, noise_sd=0.7, missing=0.4, truth=True)
     clean = simulate(name, n_series=20, noise_sd=0.0, truth=True)
