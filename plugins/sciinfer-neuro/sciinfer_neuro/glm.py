@@ -82,7 +82,8 @@ def poisson_glm(
 
     .. math:: \max_b \sum_i [y_i \eta_i - e_i \exp \eta_i] - \tfrac{r}{2} \sum_j (s_j b_j)^2
 
-    ``s_j`` is the standard deviation of feature ``j``, so that the ridge does not depend on units; the intercept is free.
+    ``s_j`` is the standard deviation of feature ``j``, so that the ridge does not depend on units. The intercept is
+    free.
 
     Args:
         design: ``[n, p]`` without the intercept. counts: ``[n]`` or ``[n, m]``; NaN = missing.
@@ -94,7 +95,7 @@ def poisson_glm(
         The fit; a column that does not vary has the coefficient 0 and the standard error NaN.
 
     Raises:
-        DataError: negative or infinite counts, a feature that is not finite, an output without a spike and without a ridge.
+        DataError: negative or infinite counts, a feature that is not finite, no spike and no ridge.
         NumericalError: collinear features without a ridge.
 
     References:
@@ -122,8 +123,8 @@ def poisson_glm(
     if not columns[-1].all():
         failed = np.flatnonzero(~columns[-1]).tolist()
         warnings.warn(f"no convergence for outputs {failed}; raise the ridge", SciInferWarning, stacklevel=2)
-    b, *rest, iterations, converged = columns
-    return PoissonGLM(b[0], b[1:], *rest, ridges.copy(), iterations, converged)
+    b, errors, fit, null, likelihood, aic, iterations, converged = columns
+    return PoissonGLM(b[0], b[1:], errors, fit, null, likelihood, aic, ridges.copy(), iterations, converged)
 
 
 def newton(
@@ -145,15 +146,14 @@ def newton(
     penalty[0] = 0.0
     b = _start(columns, y, exposure) if start is None else start
     value, mean = _objective(columns, y, exposure, penalty, b)
-    information, converged, step_count = np.diag(penalty), False, 0
-    for step_count in range(1, max_iterations + 1):
+    information, converged, used = np.diag(penalty), False, 0
+    while not converged and used < max_iterations:
+        used += 1
         information = (columns.T * mean) @ columns + np.diag(penalty)
         step = _solve(information, columns.T @ (mean - y) + penalty * b)
         b, new, mean = _descend(columns, y, exposure, penalty, b, step, value)
         converged, value = abs(value - new) <= tolerance * (1.0 + abs(new)), new
-        if converged:
-            break
-    return b, information, step_count, converged
+    return b, information, used, converged
 
 
 def _start(columns: np.ndarray, y: np.ndarray, exposure: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def test_half_exposure_halves_the_expected_counts() -> None:
 
 
 def test_a_constant_column_is_left_to_the_intercept() -> None:
-    x, y, e, _ = simulated(300)
+    x, y, *_ = simulated(300)
     with_constant = poisson_glm(np.column_stack([x, np.full(300, 3.0)]), y)
     assert with_constant.coefficients[3, 0] == 0 and np.isnan(with_constant.standard_errors[4, 0])
     np.testing.assert_allclose(with_constant.deviance, poisson_glm(x, y).deviance)
