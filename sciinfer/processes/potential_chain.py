@@ -36,7 +36,7 @@ _WIDE = 192
 
 
 class Potentials(NamedTuple):
-    """``t(x) = exp(shift^T x - x^T precision x / 2)``: ``precision [S, T, d, d]``, ``shift [S, T, d]``; zero is none."""
+    """``t(x) = exp(shift^T x - x^T precision x / 2)``, ``[S, T, d, d]`` and ``[S, T, d]``; zeros say nothing."""
 
     precision: Tensor
     shift: Tensor
