@@ -59,7 +59,7 @@ def gather_statistics(
     second = cov[:, 0] + mean[:, 0, :, None] * mean[:, 0, None, :]
     return Statistics(
         add(steps.new), crossed, torch.cat([top, bottom], dim=1), count, pairs,
-        states.log_marginal[:, 0].exp().sum(0), mean[:, 0].mean(0), second.mean(0),
+        first, mean[:, 0].mean(0), second.mean(0),
     )  # fmt: skip
 
 
