@@ -16,6 +16,7 @@ from sciinfer.labelled.schema import Channel, Schema, TimeAxis, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.base import Model
 from sciinfer.random import generator
+from support.two_devices import TwoDevices, left_behind
 
 F64 = torch.float64
 Build = Callable[..., Model]
@@ -81,6 +82,7 @@ def check_model(build: Build, batch: SeriesBatch, *, moved: float = 0.1, single:
         check_generate(model, batch.n_channels)
         check_round_trip(moved_build, model, batch)
         check_single_precision(moved_build, batch, single)
+    check_devices(moved_build, batch)
     if torch.cuda.is_available():
         check_cuda(moved_build, batch)
 
@@ -191,6 +193,20 @@ def check_single_precision(build: Build, batch: SeriesBatch, tolerance: float) -
     answer = build().float().predict(batch.to(dtype=torch.float32), times, draws=2, generator=stream("single"))
     assert answer.observation.dtype == torch.float32
     assert bool(torch.isfinite(answer.observation).all())
+
+
+def check_devices(build: Build, batch: SeriesBatch) -> None:
+    """Weights and data on one device: nothing that the model makes or keeps is left on another."""
+    model = build()
+    assert not (forgotten := left_behind(model)), f"not moved with the model: {forgotten}"
+    times = torch.tensor([[0.5, -1.0, 9.0]], dtype=F64).repeat(batch.n_series, 1)
+    given = [part for part in batch if isinstance(part, Tensor)]
+    with TwoDevices(model, times, *given):
+        model.loss(batch, generator=stream("loss")).value.backward()
+        with torch.no_grad():
+            terms_of(model, batch)
+            model.predict(batch, times, draws=2, generator=stream("predict"))
+            model.generate(times[0].sort().values, draws=2, generator=stream("generate"))
 
 
 def check_cuda(build: Build, batch: SeriesBatch) -> None:
