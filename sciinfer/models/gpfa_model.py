@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -88,7 +89,20 @@ class FactorModel(Model):
             self.decoder.bias.sub_(self.likelihood.get_buffer("exposure").log())
         if self.settings.warm:
             with torch.enable_grad():
-                start_timescales(self.process.kernels, padded, start, links)
+                found = start_timescales(self.process.kernels, padded, start, links)
+            if found and self.process.latents > 1:
+                self._maybe_share(batch)
+
+    def _maybe_share(self, batch: SeriesBatch) -> None:
+        """All latents begin with the time scales of the strongest, unless their own give the better bound: where a
+        latent is weak, what its periodogram shows is noise."""
+        own = [copy.deepcopy(kernel.state_dict()) for kernel in self.process.kernels]
+        first = float(self.bound(batch).sum())
+        for kernel in self.process.kernels:
+            kernel.load_state_dict(own[0])
+        if not float(self.bound(batch).sum()) > first:
+            for kernel, state in zip(self.process.kernels, own, strict=True):
+                kernel.load_state_dict(state)
 
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
         """Minus the bound per observed entry, plus what the loadings' prior and shrinkage ask."""
