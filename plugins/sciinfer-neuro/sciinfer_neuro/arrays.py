@@ -47,9 +47,14 @@ def positions(given: Any, size: int, what: str) -> np.ndarray:
         >>> positions(slice(3, None, 4), 10, "held_out").tolist()
         [3, 7]
     """
-    found = np.arange(size)[given if isinstance(given, slice) else np.asarray(given)]
+    fix = "pass a slice, positions or a mask"
+    asked = given if isinstance(given, slice) or len(given) else slice(0)
+    try:
+        found = np.arange(size)[asked if isinstance(asked, slice) else np.asarray(asked)]
+    except IndexError as err:
+        raise ConfigError(f"{what} does not fit {size} entries: {err}", variable=what, fix=fix) from err
     if found.ndim != 1 or not len(found):
-        raise ConfigError(f"{what} selects nothing", variable=what, fix="pass a slice, positions or a mask")
+        raise ConfigError(f"{what} selects nothing", variable=what, fix=fix)
     if len(np.unique(found)) != len(found):
         raise ConfigError(f"{what} names an entry twice", variable=what, fix="pass each position once")
     return found
