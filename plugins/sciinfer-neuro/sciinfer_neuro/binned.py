@@ -99,7 +99,8 @@ def unbin(binned: xr.Dataset) -> xr.Dataset:
 
     Example:
         >>> counts = np.array([[[2.0], [0.0], [1.0]]])
-        >>> unbin(binned_dataset(counts, [0], [0.1, 0.3, 0.5], ["a"], 0.2, np.ones((1, 3)))).time.values.round(3).tolist()
+        >>> binned = binned_dataset(counts, [0], [0.1, 0.3, 0.5], ["a"], 0.2, np.ones((1, 3)))
+        >>> unbin(binned).time.values.round(3).tolist()
         [0.05, 0.15, 0.5]
     """
     counts = binned["counts"].transpose("trial", "time", "unit")
@@ -129,7 +130,7 @@ def _left_edges(low: np.ndarray, high: np.ndarray, width: float, start: float | 
     watched = float((high - low).sum())
     if start is None and stop is None and len(low) > 1 and (last - first) * len(low) > _EMPTY * watched:
         raise DataError(
-            f"the trials lie apart: together they last {watched:.3g} s, one grid for them all {last - first:.3g} s each",
+            f"the trials lie apart: they last {watched:.3g} s together, one grid over all {last - first:.3g} s",
             variable="start",
             fix="give each trial its own clock, align(spikes, events, window), or pass start and stop",
         )
@@ -145,7 +146,7 @@ def _places(
     # rounding may put a spike just before its trial's edge into the bin beyond it
     first = watched.argmax(axis=1)
     last = share.shape[1] - 1 - watched[:, ::-1].argmax(axis=1)
-    return np.clip(place, first[row], last[row]), inside & watched.any(axis=1)[row]
+    return np.clip(place, first[row], last[row]), inside & np.any(watched, axis=1)[row]
 
 
 def _check_counts(values: np.ndarray) -> None:

@@ -50,7 +50,7 @@ def align(
     before, after = (float(edge) for edge in seconds(list(window), used, what="window"))
     if not after > before:
         raise ConfigError(
-            f"the window runs from {before:g} to {after:g} s", variable="window", fix="pass (a, b), a < b"
+            f"the window is ({before:g}, {after:g}) s", variable="window", fix="pass (a, b), a < b"
         )
     source, labels = _sources(spikes, when)
     known = np.isfinite(when)
@@ -139,8 +139,8 @@ def _tell_dropped(kept: np.ndarray, known: np.ndarray) -> None:
     if (~kept).any():
         outside = int((known & ~kept).sum())
         warnings.warn(
-            f"{int((~kept).sum())} of {len(kept)} trials are dropped: {int((~known).sum())} without an event, {outside} "
-            "with a window outside the trial",
+            f"{int((~kept).sum())} of {len(kept)} trials are dropped: {int((~known).sum())} without an event, "
+            f"{outside} with a window outside the trial",
             SciInferWarning,
             stacklevel=3,
         )

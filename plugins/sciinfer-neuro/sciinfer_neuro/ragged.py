@@ -134,7 +134,8 @@ def check_ragged(spikes: xr.Dataset) -> xr.Dataset:
         raise ShapeError("row sizes do not add up", variable="row_size", fix="select trials with select_trials")
     times = {n: seconds(spikes[n], what=n) for n in ("time", "start", "stop", "origin") if n in spikes.coords}
     fresh = {n: (spikes[n].dims, v, {**spikes[n].attrs, "units": "s"}) for n, v in times.items()}
-    fresh.setdefault("origin", ("trial", np.zeros(spikes.sizes["trial"]), dict(_SECONDS)))
+    if "origin" not in fresh:
+        fresh["origin"] = (("trial",), np.zeros(spikes.sizes["trial"]), dict(_SECONDS))
     _check_inside(times["time"], trial_index(spikes), times["start"], times["stop"])
     return spikes.assign_coords(fresh)
 
@@ -147,11 +148,12 @@ def select_trials(spikes: xr.Dataset, which: Any) -> xr.Dataset:
         >>> select_trials(spikes, slice(1, None)).sizes["spike"]
         1
     """
-    chosen = np.arange(spikes.sizes["trial"])[which]
-    ends = np.cumsum(spikes["row_size"].values)
-    rows = [np.arange(ends[i] - int(spikes["row_size"][i]), ends[i]) for i in np.atleast_1d(chosen)]
+    chosen = np.atleast_1d(np.arange(spikes.sizes["trial"])[which])
+    sizes = spikes["row_size"].values
+    ends = np.cumsum(sizes)
+    rows = [np.arange(int(ends[i] - sizes[i]), int(ends[i])) for i in chosen]
     take = np.concatenate(rows) if rows else np.zeros(0, int)
-    return spikes.isel(trial=np.atleast_1d(chosen), spike=take)
+    return spikes.isel(trial=chosen, spike=take)
 
 
 def _places(labels: ArrayLike, known: ArrayLike | None, what: str) -> tuple[np.ndarray, np.ndarray]:

@@ -109,10 +109,9 @@ def counts_table(binned: xr.Dataset) -> pd.DataFrame:
     columns = {"trial": counts["trial"].values[i], "time": counts["time"].values[j], "unit": counts["unit"].values[k]}
     columns |= {"counts": counts.values.ravel(), "exposure": share[i, j]}
     table = pd.DataFrame(columns)
+    table = table.loc[table["exposure"] > 0].reset_index(drop=True)
     table.attrs |= {"units": "s", "bin_width": float(binned["counts"].attrs["bin_width"])}
-    kept = table[table["exposure"] > 0].reset_index(drop=True)
-    kept.attrs = dict(table.attrs)
-    return kept
+    return table
 
 
 def from_counts_table(table: pd.DataFrame, *, bin_width: float | None = None) -> xr.Dataset:
