@@ -29,8 +29,8 @@ from sciinfer.statespace.sites import Sites
 from .harness import Row, time_pair, versions
 from .protocol import single_thread
 
-OPTIONS: dict[str, Any] = {"latent": 12, "hidden": 128, "self_masking": 0.5}
-STEPS, TRAIN, TEST = 500, 1000, 60
+OPTIONS: dict[str, Any] = {"latent": 12, "self_masking": 0.3}
+STEPS, TRAIN, TEST = 300, 400, 60
 DIMS = ("series", "time", "row", "column")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from support.model_walk import SCHEMA, check_model, move, sample_batch, stream, 
 import sciinfer as si
 from sciinfer.errors import ConfigError
 from sciinfer.gp.kernels import Matern12, Matern32, Matern52, Periodic, Sum
+from sciinfer.labelled.schema import Channel, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.likelihoods import Gaussian
 from sciinfer.models.exact import ExactPathModel
@@ -226,6 +229,28 @@ def test_open_length_scales_start_over_the_range_of_the_data():
     found = [value for name, value in model.summary().items() if name.startswith("lengthscale")]
     np.testing.assert_allclose(found, [10.0, 7.0, 10.0**0.5, 1.0], rtol=1e-9)
     assert float(model.decoder(torch.zeros(4, dtype=F64)).detach().mean()) == pytest.approx(1.0)
+
+
+@torch.no_grad()
+def test_it_starts_at_the_principal_components():
+    """With orthogonal columns and one noise the starting potentials are the exact ones: the bound is tight."""
+    g = generator(0, "components")
+    Q = torch.linalg.qr(torch.randn(6, 2, generator=g, dtype=F64))[0]
+    z = torch.randn(4000, 2, generator=g, dtype=F64)
+    y = z @ (Q * torch.tensor([3.0, 1.5], dtype=F64)).mT + 0.5 + 0.4 * torch.randn(4000, 6, generator=g, dtype=F64)
+    names = tuple(Channel("y", (c,)) for c in range(6))
+    schema = replace(SCHEMA, variables=(Variable("y"),), channels=names)
+    batch = SeriesBatch.of(list(torch.arange(4000, dtype=F64).reshape(400, 10)), list(y.reshape(400, 10, 6)))
+    bounds = []
+    for encoder in ("pointwise", "exact"):
+        model = gp_vae(schema, latent=2, decoder="linear", encoder=encoder, kernel="white")
+        model.initialise(batch)
+        fit, divergence = model.elbo_terms(batch, generator=None)
+        bounds.append(float((fit - divergence).sum() / 24_000))
+    cov = (Q * torch.tensor([9.0, 2.25], dtype=F64)) @ Q.mT + 0.16 * torch.eye(6, dtype=F64)
+    best = torch.distributions.MultivariateNormal(torch.full((6,), 0.5, dtype=F64), cov).log_prob(y).mean() / 6
+    assert bounds[1] == pytest.approx(float(best), abs=0.01)
+    assert bounds[0] == pytest.approx(bounds[1], abs=0.01)
 
 
 def test_bad_options_are_named():

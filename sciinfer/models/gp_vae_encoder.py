@@ -72,9 +72,14 @@ class ModalityPotentials(nn.Module):
             _expert(modality, latents, name, hidden, width, generator) for modality in modalities
         )
 
+    @property
+    def experts(self) -> list[tuple[Modality, nn.Module]]:
+        """Each modality with its own."""
+        return list(zip(self.modalities, self.parts, strict=True))
+
     def forward(self, padded: Padded) -> Sites:
         """``Sites [S, T, K]`` of all that is not masked."""
-        found = [_sites(part, _block(padded, one)) for one, part in zip(self.modalities, self.parts, strict=True)]
+        found = [_sites(part, _block(padded, one)) for one, part in self.experts]
         return Sites(*(torch.stack(side).sum(0) for side in zip(*found, strict=True)))
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Gaussian, Likelihood
-from ..nets import Decoder, LinearDecoder, MLPDecoder
+from ..nets import Decoder, LinearDecoder, PotentialEncoder
 from ..processes import GaussianPath, LatentGPs, build_bridge, cubature
 from ..processes.matching import antithetic
 from .base import Draws, Loss, Model
 from .exact import whitened_rows
-from .gp_vae_encoder import COUNTS, ModalityPotentials
+from .gp_vae_encoder import ModalityPotentials
 from .gp_vae_prior import IndependentLatents, LatentPosterior
+from .gp_vae_start import components, levels, start_decoders, start_encoder
 from .grids import pad_for
 from .modalities import Modality
 
@@ -96,16 +97,22 @@ class GPVAE(Model):
     # -- training ------------------------------------------------------------------------------------------------
 
     def initialise(self, batch: SeriesBatch) -> None:
-        """Length-scales over the data's range, levels at the channels' means."""
+        """Length-scales over the data's range, levels at the channels' means, principal components where Gaussian."""
         self.likelihood.initialise(batch.values, batch.mask)
         self.latents.spread(batch.time, batch.lengths, self.free)
-        levels = torch.cat([_levels(batch, modality) for modality in self.modalities])
-        parts = list(self.decoder.parts) if isinstance(self.decoder, BlockDecoder) else [self.decoder]
-        linears = [part.linear if isinstance(part, MLPDecoder) else part for part in parts]
-        found = [part for part in linears if isinstance(part, LinearDecoder)]
+        level = torch.cat([levels(batch, modality) for modality in self.modalities])
+        likelihood = self.likelihood
+        found = components(batch, level, len(self.latents.kernels)) if isinstance(likelihood, Gaussian) else None
+        decoders = list(self.decoder.parts) if isinstance(self.decoder, BlockDecoder) else [self.decoder]
+        start_decoders(decoders, level, found)
+        if found is None or not isinstance(likelihood, Gaussian):
+            return
         with torch.no_grad():
-            for part, level in zip(found, levels.split([len(part.bias) for part in found]), strict=True):
-                part.bias.copy_(level)
+            likelihood.log_noise.copy_(found.noise.log())
+        if self.encoder is not None:
+            for modality, part in self.encoder.experts:
+                if isinstance(part, PotentialEncoder):
+                    start_encoder(part, slice(modality.start, modality.stop), level, found)
 
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
         """Negative ELBO per observed entry; the terms are what it is made of."""
@@ -209,15 +216,3 @@ def _hide(padded: Padded, share: float, generator: torch.Generator) -> Padded:
     draw = torch.rand(padded.mask.shape, generator=generator, dtype=padded.values.dtype, device=padded.values.device)
     mask = padded.mask & (draw >= share)
     return padded._replace(mask=mask, values=padded.values * mask)
-
-
-def _levels(batch: SeriesBatch, modality: Modality) -> Tensor:
-    """The predictor at which each channel of a modality has its mean."""
-    own = slice(modality.start, modality.stop)
-    values, mask = batch.values[:, own], batch.mask[:, own]
-    mean = (values * mask).sum(0) / mask.sum(0).clamp(min=1)
-    if modality.likelihood in COUNTS:
-        return mean.clamp(min=1e-2).log()
-    if modality.likelihood == "bernoulli":
-        return mean.clamp(0.02, 0.98).logit()
-    return mean if modality.likelihood in ("gaussian", "student-t") else torch.zeros_like(mean)
