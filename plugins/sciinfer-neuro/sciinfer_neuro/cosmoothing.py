@@ -128,7 +128,8 @@ def both_nulls(counts: xr.DataArray, rates: xr.DataArray, train: xr.DataArray) -
         null = base * share
         pair = [co_bps(y, r, null=null, over=over).reset_coords(drop=True) for over in (None, ("trial", "time"))]
         parts.append(xr.Dataset({"co_bps": pair[0], "co_bps_unit": pair[1]}))
-    return xr.concat(parts, xr.DataArray(["train", "evaluation"], dims="null", name="null"))
+    joined: xr.Dataset = xr.concat(parts, "null")  # pyright: ignore[reportAssignmentType] - Datasets give a Dataset
+    return joined.assign_coords(null=["train", "evaluation"])
 
 
 def _rate(counts: xr.DataArray) -> xr.DataArray:

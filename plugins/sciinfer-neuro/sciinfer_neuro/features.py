@@ -172,7 +172,7 @@ class LatentMoments:
 
     def _data(self, counts: xr.DataArray) -> xr.Dataset:
         plain = counts.reset_coords(drop=True)
-        return (np.sqrt(plain) if self.root else plain).to_dataset(name="counts")
+        return (plain**0.5 if self.root else plain).to_dataset(name="counts")
 
 
 def bumps(bins: int, number: int) -> np.ndarray:

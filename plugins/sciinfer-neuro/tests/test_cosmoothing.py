@@ -1,3 +1,4 @@
+import importlib
 import os
 from pathlib import Path
 
@@ -112,6 +113,7 @@ def test_smoothing_keeps_a_steady_rate_at_gaps_and_edges() -> None:
     np.testing.assert_allclose(smooth(counts, 2.0, exposure=share), 3.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_latents_of_a_model_given_held_in_units() -> None:
     y = population(trials=16, bins=20)
     quick = {"options": {"latent": 2}, "training": {"steps": 3}, "draws": 8}
@@ -132,6 +134,8 @@ def test_refusals() -> None:
         cosmooth(y, held_out=slice(None), train=slice(0, 4), test=slice(4, None))
     with pytest.raises(ConfigError, match="nothing"):
         cosmooth(y, held_out=[], train=slice(0, 4), test=slice(4, None))
+    with pytest.raises(ConfigError, match="does not fit"):
+        cosmooth(y, held_out=[8], train=slice(0, 4), test=slice(4, None))
     with pytest.raises(DataError) as caught:
         cosmooth(y.where(y.unit != 2, 0.0), held_out=[2], train=slice(0, 4), test=slice(4, None))
     assert caught.value.index == 2
@@ -146,8 +150,8 @@ def test_refusals() -> None:
 @needs_data
 @pytest.mark.slow
 def test_rat_motor_cortex() -> None:
-    from sciinfer_neuro.rat_motor import CANDIDATES, HELD_OUT, TEST, TRAIN, rat_motor_counts
-
-    y, _ = rat_motor_counts(FILE)
-    found = cosmooth(y, held_out=HELD_OUT, train=TRAIN, test=TEST, features=CANDIDATES)
+    pytest.importorskip("benchmarks", reason="benchmarks/ is part of a checkout, not of the installed package")
+    bench = importlib.import_module("benchmarks.neuro_rat_motor")
+    y, _ = bench.load(FILE)
+    found = cosmooth(y, **bench.SPLIT, features=bench.CANDIDATES)
     assert float(found.scores.co_bps.sel(null="evaluation")) >= 0.079
