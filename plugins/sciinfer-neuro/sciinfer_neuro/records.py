@@ -68,5 +68,64 @@ READERS = [
     ),
 ]
 
-SIMULATORS: list[Entry] = []
+SIMULATORS = [
+    Entry(
+        name="neuro/lorenz_spikes",
+        target="sciinfer_neuro.simulate:lorenz_spikes",
+        summary="Spike counts of neurons that a Lorenz system drives, with latents, rates and loadings.",
+        dims=("trial", "time", "unit", "latent_dim"),
+        units={"counts": "1", "time": "s", "latent": "1", "rate": "Hz"},
+        references=("Lorenz (1963), Deterministic nonperiodic flow",),
+        license="Apache-2.0",
+        options={
+            "n_trials": "number of trials",
+            "n_bins": "bins of a trial",
+            "n_units": "number of neurons",
+            "bin_width": "seconds",
+            "mean_rate": "Hz, at the mean latent",
+            "gain": "length of each loading vector",
+            "speed": "Lorenz time units per second",
+            "shortest": "length of the shortest trial, as a share",
+        },
+    ),
+    Entry(
+        name="neuro/van_der_pol_spikes",
+        target="sciinfer_neuro.simulate:van_der_pol_spikes",
+        summary="Spike counts of neurons that a noisy van der Pol oscillator drives, with the truth.",
+        dims=("trial", "time", "unit", "latent_dim"),
+        units={"counts": "1", "time": "s", "latent": "1", "rate": "Hz"},
+        references=("Dowling, Zhao, Park (2023), Linear time GPs for inferring latent trajectories from spike trains",),
+        license="Apache-2.0",
+        options={
+            "n_trials": "number of trials",
+            "n_bins": "bins of a trial",
+            "n_units": "number of neurons",
+            "dt": "seconds, of a step and of a bin",
+            "mu": "strength of the nonlinear damping",
+            "noise": "strength of the noise on both states",
+            "mean_count": "spikes per bin at the mean state",
+        },
+    ),
+    Entry(
+        name="neuro/place_cells",
+        target="sciinfer_neuro.simulate:place_cells",
+        summary="Place cells of an animal that runs up and down a track, with positions and true rates.",
+        dims=("trial", "time", "unit"),
+        units={"counts": "1", "time": "s", "position": "cm", "rate": "Hz", "centre": "cm"},
+        references=("O'Keefe, Dostrovsky (1971), The hippocampus as a spatial map",),
+        license="Apache-2.0",
+        options={
+            "n_trials": "number of runs",
+            "n_units": "number of cells",
+            "bin_width": "seconds",
+            "duration": "of a run, seconds",
+            "length": "of the track, cm",
+            "field_width": "sd of a place field, cm",
+            "peak_rate": "Hz",
+            "base_rate": "Hz",
+            "direction_gain": "sd of the log gain of the direction",
+        },
+    ),
+]
+
 PLOTS: list[Entry] = []

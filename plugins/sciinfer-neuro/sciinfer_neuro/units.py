@@ -11,6 +11,8 @@ from sciinfer.labelled.units import factor
 
 SHORTEST = 2e-4  # s: a median interval between two spikes of a neuron below this is beyond any neuron
 LONGEST = 50.0  # s: a median interval above this is milliseconds taken for seconds
+BURST = 0.75  # s: of many intervals the shortest hundredth lies below this even in a Poisson train with that median
+MANY = 200
 
 
 def seconds(times: ArrayLike | xr.DataArray, units: str | None = None, *, what: str = "time") -> np.ndarray:
@@ -63,7 +65,8 @@ def check_scale(what: str, time: np.ndarray, trial: np.ndarray, cell: np.ndarray
         used: units that the times had before they were converted.
 
     Raises:
-        UnitsError: the median interval between spikes of a unit is below 0.2 ms or above 50 s.
+        UnitsError: the median interval between spikes of a unit is below 0.2 ms or above 50 s, or hardly any of many
+            intervals is below a second.
 
     Example:
         >>> check_scale("time", np.array([0.1, 0.2]), np.zeros(2, int), np.zeros(2, int))
@@ -74,7 +77,8 @@ def check_scale(what: str, time: np.ndarray, trial: np.ndarray, cell: np.ndarray
     if not len(gaps):
         return
     middle = float(np.median(gaps))
-    if middle < SHORTEST or middle > LONGEST:
+    slow = len(gaps) >= MANY and (gaps > 0).any() and float(np.quantile(gaps[gaps > 0], 0.01)) > BURST
+    if middle < SHORTEST or middle > LONGEST or slow:
         other = "s" if used == "ms" else "ms"
         raise UnitsError(
             f"the median interval between spikes of a unit is {middle:.3g} s in {used}: are the times in {other}?",

@@ -59,6 +59,11 @@ def test_units_that_cannot_be() -> None:
         ragged_spikes([100, 200, 300], [1, 1, 1])
     with pytest.raises(UnitsError, match="are the times in s"):
         ragged_spikes([0.01, 0.05, 0.09], [1, 1, 1], units="ms")
+    quick = np.cumsum(np.random.default_rng(0).exponential(30.0, 500) + 1.0)  # ms, taken for s: a median of 22 s
+    with pytest.raises(UnitsError, match="are the times in ms"):
+        ragged_spikes(quick, np.zeros(500))
+    slow = np.cumsum(np.random.default_rng(0).exponential(40.0, 500))  # a slow neuron, in seconds
+    assert ragged_spikes(slow, np.zeros(500)).sizes["spike"] == 500
     with pytest.raises(UnitsError, match="cannot be in") as caught:
         ragged_spikes([0.1], [1], units="mV")
     assert caught.value.fix
