@@ -257,6 +257,7 @@ def test_bad_options_are_named():
     for options in (
         {"kernel": ["matern32"] * 3},
         {"kernel": "wiener"},
+        {"kernel": 32},
         {"encoder": "conv"},
         {"encoder": "exact"},
         {"decoder": {"c": "linear"}},

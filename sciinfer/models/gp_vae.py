@@ -16,7 +16,7 @@ from ..random import generator
 from .base import Model
 from .gp_vae_encoder import ModalityPotentials
 from .gp_vae_model import GPVAE, BlockDecoder
-from .gp_vae_prior import IndependentLatents, latent_kernels
+from .gp_vae_prior import IndependentLatents, latent_kernels, split_texts
 from .modalities import Modality, build_likelihood, find_modalities
 
 __entries__ = [
@@ -86,7 +86,7 @@ def gp_vae(
         >>> ds = xr.Dataset({"y": (("t", "c"), np.sin(t[:, None] + np.arange(3)))}, coords={"t": t})
         >>> fitted = si.fit(ds, model="gp-vae", options={"latent": 2}, training={"steps": 2}, progress="silent")
         >>> fitted.predict(time=[2.5], draws=5)["posterior"]["latent"].dims
-        ('chain', 'draw', 'time', 'state')
+        ('chain', 'draw', 't', 'latent_dim')
     """
     _check_numbers({"latent": latent, "hidden": hidden, "layers": layers, "width": width, "pairs": pairs})
     _check_shares(noise, beta, {"self_masking": self_masking, "warmup": warmup})
@@ -109,7 +109,7 @@ def gp_vae(
 
 
 def _latents(kernel: str | Sequence[str], channels: int) -> int:
-    given = kernel.split(";") if isinstance(kernel, str) else list(kernel)
+    given = split_texts(kernel)
     return len(given) if len(given) > 1 else min(channels, 4)
 
 

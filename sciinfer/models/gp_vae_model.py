@@ -215,4 +215,4 @@ def _hide(padded: Padded, share: float, generator: torch.Generator) -> Padded:
     """Each observed entry hidden with this probability."""
     draw = torch.rand(padded.mask.shape, generator=generator, dtype=padded.values.dtype, device=padded.values.device)
     mask = padded.mask & (draw >= share)
-    return padded._replace(mask=mask, values=padded.values * mask)
+    return padded._replace(mask=mask, values=torch.where(mask, padded.values, torch.zeros_like(padded.values)))

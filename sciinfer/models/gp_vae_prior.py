@@ -71,13 +71,25 @@ def latent_kernels(
         >>> [k.state_dim for k in kernels], free
         ([2, 4], [True, False])
     """
-    parts = [part for one in ([text] if isinstance(text, str) else text) for part in one.split(";") if part.strip()]
+    parts = split_texts(text)
     if len(parts) == 1:
         parts = parts * latents
     if len(parts) != latents:
         raise ConfigError(f"{len(parts)} kernels for {latents} latents", variable="kernel", fix="one, or one for each")
     made = [White() if part.strip() == WHITE else parse_kernel(part, duration) for part in parts]
     return [_held(kernel, learn, learn_variance) for kernel in made], ["lengthscale" not in part for part in parts]
+
+
+def split_texts(text: str | Sequence[str]) -> list[str]:
+    """The texts of single kernels.
+
+    Raises:
+        ConfigError: something that is not text.
+    """
+    given = list(text) if isinstance(text, Sequence) and not isinstance(text, str) else [text]
+    if not all(isinstance(one, str) for one in given):
+        raise ConfigError(f"kernels are written as text, got {text!r}", variable="kernel", fix='kernel="matern32"')
+    return [part for one in given for part in one.split(";") if part.strip()]
 
 
 def _held(kernel: Kernel, learn: bool, learn_variance: bool) -> Kernel:
@@ -169,7 +181,7 @@ class IndependentLatents(nn.Module):
         >>> from sciinfer.gp.kernels import Matern12
         >>> one = torch.ones(1, 1, 1, dtype=torch.float64)
         >>> q = IndependentLatents([Matern12()]).condition(one[..., 0], Sites(one, one), one[..., 0])
-        >>> [round(float(x), 6) for x in q.at_query]
+        >>> [round(x.item(), 6) for x in q.at_query()]
         [0.5, 0.5]
     """
 

@@ -29,7 +29,7 @@ def levels(batch: SeriesBatch, modality: Modality) -> Tensor:
     """The predictor at which each channel of a modality has its mean."""
     own = slice(modality.start, modality.stop)
     values, mask = batch.values[:, own], batch.mask[:, own]
-    mean = (values * mask).sum(0) / mask.sum(0).clamp(min=1)
+    mean = torch.where(mask, values, torch.zeros_like(values)).sum(0) / mask.sum(0).clamp(min=1)
     if modality.likelihood in COUNTS:
         return mean.clamp(min=1e-2).log()
     if modality.likelihood == "bernoulli":
@@ -46,7 +46,7 @@ def components(batch: SeriesBatch, level: Tensor, latents: int) -> Components | 
     mask = batch.mask.to(batch.values.dtype)
     if latents > batch.n_channels or int(batch.mask.any(1).sum()) < 2 * latents:
         return None
-    centred = (batch.values - level) * mask
+    centred = torch.where(batch.mask, batch.values - level, torch.zeros_like(mask))
     cov = (centred.mT @ centred) / (mask.mT @ mask).clamp(min=1.0)
     values, vectors = torch.linalg.eigh(cov)
     rest = values[:-latents].mean().clamp(min=0.0) if latents < len(values) else values.new_zeros(())
