@@ -28,7 +28,7 @@ __entries__ = [
             "n_units": "neurons",
             "n_pixels": "rows and columns of an image (the published set has 36)",
             "lengthscale": "of the hidden processes, in steps",
-            "style": "frame (default, as published): another handwriting in each image; trial; single: always the same",
+            "style": "single (default): one handwritten 3; trial, frame: another in each (frame: as published)",
             "noise_sd": "sd of the noise of a pixel; grey levels lie in [0, 1]",
             "missing": "share of the entries missing at random",
             "truth": "add truth_latent and truth_image",
@@ -48,7 +48,7 @@ _SMALLEST = 1e-3
 
 def two_modalities(
     *, seed: int = 0, n_series: int = 300, n_times: int = 60, n_units: int = 100, n_pixels: int = 12,
-    lengthscale: float = 10.0, style: str = "frame", noise_sd: float = 0.05, missing: float = 0.0,
+    lengthscale: float = 10.0, style: str = "single", noise_sd: float = 0.05, missing: float = 0.0,
     truth: bool = False,
 ) -> xr.Dataset:  # fmt: skip
     r"""Three squared-exponential processes :math:`z_1, z_2, z_3` with variances 0.3, 0.5, 0.8 make two views.

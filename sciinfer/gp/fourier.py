@@ -252,8 +252,8 @@ def _spectrum(kernel: Kernel, number: Tensor, size: int, step: float) -> Tensor:
         return math.sqrt(2 * math.pi) * kernel.variance * scale * (-0.5 * (turn * scale).square()).exp()
     lag = torch.arange(size, dtype=kernel.readout().dtype, device=number.device)
     # twice around the circle lies beyond the tail
-    around = sum(kernel.covariance(step * (lag + turns * size)) for turns in (-2, -1, 0, 1))
-    found = torch.fft.rfft(torch.as_tensor(around)).real
+    turns = [kernel.covariance(step * (lag + turn * size)) for turn in (-2, -1, 0, 1)]
+    found = torch.fft.rfft(torch.stack(turns).sum(0)).real
     floor = torch.finfo(found.dtype).eps * found.detach().amax()
     found = torch.maximum(found, floor)
     return torch.where(number < len(found), found[number.clamp(max=len(found) - 1)], torch.zeros_like(found[:1]))
