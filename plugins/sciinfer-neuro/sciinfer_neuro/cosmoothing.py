@@ -121,8 +121,8 @@ def both_nulls(counts: xr.DataArray, rates: xr.DataArray, train: xr.DataArray) -
     share = xr.DataArray(exposure_along(counts), dims=("trial", "time"))
     y, r = (a.reset_coords(drop=True) for a in (counts.where(share.values[..., None] > 0), rates))
     y, r = y.drop_vars(["trial", "time"], errors="ignore"), (r * share).drop_vars(["trial", "time"], errors="ignore")
-    rate = _rate(train)
-    own = _rate(counts)
+    rate = rates_of(train)
+    own = rates_of(counts)
     parts = []
     for base in (rate, own):
         null = base * share
@@ -132,7 +132,13 @@ def both_nulls(counts: xr.DataArray, rates: xr.DataArray, train: xr.DataArray) -
     return joined.assign_coords(null=["train", "evaluation"])
 
 
-def _rate(counts: xr.DataArray) -> xr.DataArray:
+def rates_of(counts: xr.DataArray) -> xr.DataArray:
+    """Each unit's mean count per watched bin; the mean count where exposure is whole.
+
+    Example:
+        >>> rates_of(xr.DataArray([[[1.0], [3.0]]], dims=("trial", "time", "unit"))).values.tolist()
+        [2.0]
+    """
     share = exposure_along(counts)
     if (share == 1).all():
         return train_null(counts).reset_coords(drop=True)

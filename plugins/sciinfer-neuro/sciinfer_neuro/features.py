@@ -160,9 +160,8 @@ class LatentMoments:
 
         def describe(new: xr.DataArray) -> np.ndarray:
             given = self._data(new)
-            latent = fitted.predict(given, time=given["time"].values, draws=self.draws, seed=self.seed)["posterior"][
-                "latent"
-            ]
+            tree = fitted.predict(given, time=given["time"].values, draws=self.draws, seed=self.seed)
+            latent = tree["posterior"]["latent"]
             dims = [d for d in latent.dims if d in ("chain", "draw")]
             parts = [latent.mean(dims), *([latent.std(dims)] if self.deviations else [])]
             last = next(str(d) for d in parts[0].dims if d not in ("trial", "time"))

@@ -153,5 +153,5 @@ def test_rat_motor_cortex() -> None:
     pytest.importorskip("benchmarks", reason="benchmarks/ is part of a checkout, not of the installed package")
     bench = importlib.import_module("benchmarks.neuro_rat_motor")
     y, _ = bench.load(FILE)
-    found = cosmooth(y, **bench.SPLIT, features=bench.CANDIDATES)
+    found = cosmooth(y, **bench.SPLIT, features=bench.candidates(), combine="average")
     assert float(found.scores.co_bps.sel(null="evaluation")) >= 0.079
