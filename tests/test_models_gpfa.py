@@ -25,7 +25,7 @@ F64 = torch.float64
 
 def schema(channels: int, scale: float = 1.0) -> Schema:
     axis = TimeAxis("t", "number", 0.0, 1.0)
-    return Schema(axis, "series", (Variable("n"),), tuple(Channel("n", str(c), scale=scale) for c in range(channels)))
+    return Schema(axis, "series", (Variable("n"),), tuple(Channel("n", (c,), scale=scale) for c in range(channels)))
 
 
 def spikes(latents: int = 2, channels: int = 12, trials: int = 3, bins: int = 80, *, gain: float = 1.0) -> tuple:

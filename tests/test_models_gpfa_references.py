@@ -39,7 +39,7 @@ def as_batch(counts: np.ndarray, step: float) -> SeriesBatch:
 
 
 def build(**options) -> SiteFactors:
-    channels = tuple(Channel("n", str(c)) for c in range(50))
+    channels = tuple(Channel("n", (c,)) for c in range(50))
     schema = Schema(TimeAxis("t", "number", 0.0, 1.0), "trial", (Variable("n"),), channels)
     model = poisson_gpfa(schema, **options)
     assert isinstance(model, SiteFactors)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .base import Likelihood
+from .base import Likelihood, _blanked, _hermite, _masked_sum
 from .student_t import _standard_gamma
 
 __entries__ = [
@@ -50,9 +50,22 @@ class NegativeBinomial(Likelihood):
     def entry_log_prob(self, y: Tensor, eta: Tensor) -> Tensor:
         """``log Gamma(y + r) - log Gamma(r) - log y! + y x - (y + r) log(1 + e^x)``, ``x = eta - log r``."""
         r, x = self.dispersion, eta - self.log_dispersion
-        constant = torch.lgamma(y + r) - torch.lgamma(r) - torch.lgamma(y + 1)
         # softplus without its linear shortcut, which is 2e-9 off where it sets in
-        return constant + y * x - (y + r) * torch.logaddexp(x, torch.zeros_like(x))
+        return self._constant(y) + y * x - (y + r) * torch.logaddexp(x, torch.zeros_like(x))
+
+    def _constant(self, y: Tensor) -> Tensor:
+        r = self.dispersion
+        return torch.lgamma(y + r) - torch.lgamma(r) - torch.lgamma(y + 1)
+
+    def expected_log_prob(self, y: Tensor, mean: Tensor, variance: Tensor, mask: Tensor) -> Tensor:
+        """Only ``E log(1 + e^x)`` needs nodes (Gauss-Hermite, 20 of them); the Gamma functions are taken once."""
+        nodes, weights = _hermite(20, mean)
+        y, mean, variance = _blanked(y, mask), _blanked(mean, mask), _blanked(variance, mask)
+        x = mean - self.log_dispersion
+        # the least positive number, not zero, where the root has no gradient
+        at = x.unsqueeze(-2) + variance.clamp(min=torch.finfo(x.dtype).tiny).sqrt().unsqueeze(-2) * nodes[:, None]
+        soft = (torch.logaddexp(at, torch.zeros_like(at)) * weights[:, None]).sum(-2)
+        return _masked_sum(self._constant(y) + y * x - (y + self.dispersion) * soft, mask)
 
     def mean(self, eta: Tensor) -> Tensor:
         """``exp(eta)``."""

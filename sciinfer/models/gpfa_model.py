@@ -141,9 +141,9 @@ class FactorModel(Model):
             times: ``[S, n]``, default the batch's own, as ``batch.padded()`` lays them out.
             channels: those that are looked at (held in); default all. The others are treated as missing.
         """
-        path = self._looking(batch, times, channels)
+        mean, cov = self._looking(batch, times, channels)
         V = self.frame().rotation
-        return path.mean() @ V, V.mT @ path.cov() @ V
+        return mean @ V, V.mT @ cov @ V
 
     @torch.no_grad()
     def predictor_moments(
@@ -154,16 +154,22 @@ class FactorModel(Model):
         Args:
             times, channels: see :meth:`latent_moments`.
         """
-        path = self._looking(batch, times, channels)
-        return self.decoder.moments(path.mean(), path.cov())
+        return self.decoder.moments(*self._looking(batch, times, channels))
 
-    def _looking(self, batch: SeriesBatch, times: Tensor | None, channels: Sequence[int] | None) -> LatentPath:
+    def _looking(
+        self, batch: SeriesBatch, times: Tensor | None, channels: Sequence[int] | None
+    ) -> tuple[Tensor, Tensor]:
         times = batch.padded().time if times is None else times
         if channels is not None:
             held_in = torch.zeros_like(batch.mask)
             held_in[:, list(channels)] = batch.mask[:, list(channels)]
             batch = batch._replace(mask=held_in)
-        return self.condition(batch, times)
+        return self._latents(self._prepare(pad_for(batch, times)), times)
+
+    def _latents(self, padded: Padded, times: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean ``[S, n, K]`` and covariance ``[S, n, K, K]`` of the model's own latents."""
+        path = condition_rows(self.process, padded.time, *self._rows(padded), times)
+        return path.mean(), path.cov()
 
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Joint draws of the latents (in the frame of :meth:`frame`), what they predict, and new observations."""
@@ -331,15 +337,21 @@ class SiteFactors(FactorModel):
         expected = data.likelihood.expected_log_prob(data.y, mean + data.offset, variance, data.mask).sum(-1)
         return expected, expected - fit.objective
 
-    def infer(self, batch: SeriesBatch) -> SiteFit:
-        """The converged sites at the rows of ``pad_for(batch)``."""
+    def infer(self, batch: SeriesBatch, *, max_passes: int = 100) -> SiteFit:
+        """The sites of the rows that hold data, converged unless ``max_passes`` smoothers are not enough."""
         padded = pad_for(batch)
-        return self._infer(self._prior(padded.time), self._data(padded), _FINE)
+        return self._infer(self._prior(padded.time), self._data(padded), _FINE, max_passes=max_passes)
 
     @torch.no_grad()
     def _rows(self, padded: Padded) -> tuple[Tensor, Tensor]:
         prior = self._prior(padded.time)
         return site_rows(prior, self._infer(prior, self._data(padded), _ROUGH).sites)
+
+    def _latents(self, padded: Padded, times: Tensor) -> tuple[Tensor, Tensor]:
+        if times.shape != padded.time.shape or not torch.equal(times, padded.time):
+            return super()._latents(padded, times)
+        found = self._infer(self._prior(padded.time), self._data(padded), _ROUGH).marginals
+        return found.latent_mean, found.latent_cov
 
     def _moments(self, mean: Tensor, variance: Tensor) -> tuple[Tensor | None, Tensor | None]:
         if not isinstance(self.likelihood, Poisson):
@@ -355,9 +367,11 @@ class SiteFactors(FactorModel):
     def _data(self, padded: Padded) -> Data:
         return make_data(self.likelihood, padded.values, padded.mask, self.decoder.bias)
 
-    def _infer(self, prior: SitePrior, data: Data, tolerance: float, start: Sites | None = None) -> SiteFit:
-        single = data.y.dtype != torch.float64
-        return infer_sites(prior, data, start=start, tolerance=_SINGLE if single else tolerance)
+    def _infer(
+        self, prior: SitePrior, data: Data, tolerance: float, start: Sites | None = None, max_passes: int = 100
+    ) -> SiteFit:
+        tolerance = tolerance if data.y.dtype == torch.float64 else _SINGLE
+        return infer_sites(prior, data, start=start, tolerance=tolerance, max_passes=max_passes)
 
     def _warm(self, batch: SeriesBatch, prior: SitePrior, data: Data) -> SiteFit:
         now, kept = [p.detach().clone() for p in self.parameters()], self._kept
