@@ -1,8 +1,8 @@
 """Rat motor cortex: co-smoothing, forward prediction and decoding beside the published and the classical baselines.
 
-Bins of 20 ms, 100 a trial; training trials 0::6, test trials 3::12, held-out neurons 3::4. Every choice (ridge, features,
-windows) is made by folds of training trials; held-out neurons are predicted from held-in spikes and the trial's clock.
-Needs the files that ``SCIINFER_DATA`` names and the plugin ``sciinfer-neuro``.
+Bins of 20 ms, 100 a trial; training trials 0::6, test trials 3::12, held-out neurons 3::4. Every choice (ridge,
+features, windows) is made by folds of training trials; held-out neurons are predicted from held-in spikes and the
+trial's clock. Needs the files that ``SCIINFER_DATA`` names and the plugin ``sciinfer-neuro``.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def _baselines(counts: xr.DataArray, tiny: bool) -> Iterable[Row]:
     quick: dict[str, Any] = {"folds": 2, "ridges": [300.0]} if tiny else {}
     for name in ("psth",) if tiny else (*QUICK, *(n for n in FEATURES if n not in QUICK)):
         bits = co_smoothing_baselines(counts, **SPLIT, names=[name], **quick)["co_bps"].squeeze("baseline")
-        note = f"baseline run here beside its published figure; null of training means: {float(bits.sel(null='train')):.4f}"
+        note = f"run here beside its published figure; null of training means: {float(bits.sel(null='train')):.4f}"
         yield Row(
             name=f"neuro_rat_motor/baseline-{name}",
             ours=float(bits.sel(null="evaluation")),
@@ -133,6 +133,6 @@ def _others(counts: xr.DataArray, interval: np.ndarray, tiny: bool) -> Iterable[
         peer=None,
         unit="bits/spike",
         higher=True,
-        note=f"after 1.5 s, {busy.sizes['unit']} units; training means: {bits['train']:.4f}, folds {found.validation:.4f}",
+        note=f"after 1.5 s, {busy.sizes['unit']} units; training means {bits['train']:.4f}, folds {found.validation:.4f}",
         versions=versions(),
     )

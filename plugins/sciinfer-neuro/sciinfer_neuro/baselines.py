@@ -1,4 +1,4 @@
-"""What a new method must beat: smoothing, PSTHs, factor models and linear decoders, on one split of trials and units."""
+"""What a new method must beat: smoothing, PSTHs, factor models and linear decoders, on one split."""
 
 from __future__ import annotations
 
@@ -46,10 +46,8 @@ def smoothed_psth(counts: xr.DataArray | xr.Dataset, *, train: Any, width: float
     share, seen = exposure_along(y), np.isfinite(y.values)
     total = np.where(seen, y.values, 0.0).sum(0)
     watched = (seen * share[..., None]).sum(0)
-    columns = [
-        smooth(total[None, :, [j]], width / bin_width(y), exposure=watched[None, :, j])[0]
-        for j in range(y.sizes["unit"])
-    ]
+    wide, units = width / bin_width(y), range(y.sizes["unit"])
+    columns = [smooth(total[None, :, [j]], wide, exposure=watched[None, :, j])[0] for j in units]
     course = y.isel(trial=0).reset_coords(drop=True)
     return course.drop_vars("trial", errors="ignore").copy(data=np.concatenate(columns, -1)).rename("psth")
 
@@ -88,10 +86,10 @@ def co_smoothing_baselines(
     if unknown:
         raise ConfigError(f"there is no baseline {unknown[0]!r}", variable="names", fix=f"psth, {', '.join(FEATURES)}")
     split = {"held_out": held_out, "train": train, "test": test}
-    found = [
-        _psth(y, **split) if n == "psth" else cosmooth(y, **split, features=FEATURES[n], **options).scores
-        for n in chosen
-    ]
+    found = []
+    for name in chosen:
+        one = _psth(y, **split) if name == "psth" else cosmooth(y, **split, features=FEATURES[name], **options).scores
+        found.append(one)
     joined: xr.Dataset = xr.concat(found, "baseline")  # pyright: ignore[reportAssignmentType] - Datasets give a Dataset
     return joined.assign_coords(baseline=chosen)
 

@@ -101,8 +101,9 @@ def co_bps(
     gain, spikes = _gain(truth.values, rates.values, base.values)
     dims = list(truth.dims) if over is None else [over] if isinstance(over, str) else list(over)
     bits, number = (truth.copy(data=part).sum(dims) for part in (gain, spikes))
-    named = {"units": "bit", "null": "evaluation" if null is None else "given"}
-    return (bits / (number.where(number > 0) * np.log(2))).rename("bits_per_spike").assign_attrs(named)
+    score = (bits / (number.where(number > 0) * np.log(2))).rename("bits_per_spike")
+    score.attrs = {"units": "bit", "null": "evaluation" if null is None else "given"}
+    return score
 
 
 def fp_bps(
