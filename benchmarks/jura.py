@@ -1,8 +1,8 @@
 """Cadmium in the soil of the Jura at 100 places where nickel and zinc are known: mean absolute error, ppm.
 
-A nearest-neighbour GP-VAE of log Cd, Ni, Zn over the plane, fitted to all 359 places with Cd hidden at the 100; medians of
-the predictive draws. Beside it: the mean of Cd at the 259 places, and a Gaussian process of Cd alone. Linear or net decoder
-is chosen by the training bound, without the 100. Needs ``SCIINFER_DATA``.
+A nearest-neighbour GP-VAE of log Cd, Ni, Zn over the plane, fitted to all 359 places with Cd hidden at the 100;
+medians of the predictive draws. Beside it: the mean of Cd at the 259 places, and a Gaussian process of Cd alone. Linear
+or net decoder is chosen by the training bound, without the 100. Needs ``SCIINFER_DATA``.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def sghmc(
         step: in units of ``scale``, small against one. friction: ``g``; ``1/g`` is the memory of the momentum.
         noise: variance of the slopes' noise, one number or ``[d]``, if it is known.
         scale: ``[d]``, about the posterior's standard deviations; default ones.
-        adapt: choose the scale during the burn-in, as one over the root of the mean squared slope.
+        adapt: learn the scale in the first half of the burn-in: one over the root of the mean squared slope.
 
     Raises:
         ConfigError: an option is out of range. ShapeError: start. NumericalError: a slope is not finite.
@@ -101,6 +101,7 @@ def sghmc(
     z = start.detach().clone()
     walk = _Walk(slope, step, friction, torch.as_tensor(noise, dtype=z.dtype, device=z.device), generator)
     walk.scale = torch.ones_like(z[0]) if scale is None else scale.to(z).clone()
+    walk.square = walk.scale.square().reciprocal()
     v = walk.normal(z)
     for k in range(burn):
         z, v = walk.advance(z, v, adapt=adapt and k < burn // 2)
@@ -116,11 +117,11 @@ class _Walk:
     """One step after another; the scale may be learnt on the way."""
 
     scale: Tensor
+    square: Tensor
 
     def __init__(self, slope: Slope, step: float, friction: float, noise: Tensor, generator: torch.Generator) -> None:
         self.slope, self.step, self.noise, self.generator = slope, step, noise, generator
         self.keep = math.exp(-friction * step)
-        self.square: Tensor | None = None
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal momenta."""
@@ -143,8 +144,7 @@ class _Walk:
         return z, v + self.step * self.scale * slope
 
     def _learn(self, slope: Tensor) -> None:
-        seen = slope.square().mean(0)
-        self.square = seen if self.square is None else _MEMORY * self.square + (1 - _MEMORY) * seen
+        self.square = _MEMORY * self.square + (1 - _MEMORY) * slope.square().mean(0)
         self.scale = (self.square + _LEAST).rsqrt()
 
 

@@ -238,5 +238,8 @@ def parts_of(
     whole_numbers(pairs=pairs, hidden=hidden or 1)
     positive_numbers(noise=noise)
     shares(warmup=warmup)
-    seen: Likelihood = build_likelihood(find_modalities(schema, likelihood), noise)
+    found = find_modalities(schema, likelihood)
+    gaussian = all(modality.likelihood == "gaussian" for modality in found)
+    # side by side, Gaussians would lose their closed forms
+    seen: Likelihood = Gaussian(schema.n_channels, noise=noise) if gaussian else build_likelihood(found, noise)
     return {"likelihood": seen, "hidden": (hidden,) * 2 if hidden else (), "pairs": pairs}

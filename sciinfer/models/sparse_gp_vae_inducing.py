@@ -107,6 +107,11 @@ class SparseGPVAE(RowGPVAE):
         like = data.values
         return Latents(*(ask.restore(part).to(like) for part in (z, mean, variance + rest)))
 
+    def latent_given(self, e: Tensor, query: Tensor, generator: torch.Generator) -> Tensor:
+        """Draws ``[n, S, Q, K]`` at ``query [S, Q, D]`` given whitened inducing variables ``e [n, S, K, M]``."""
+        ask = ordered(query)
+        return ask.restore(self.draw_given(e, ask.x, self.project(ask.x)[0], generator))
+
     def draw_given(self, e: Tensor, x: Tensor, A: Tensor, generator: torch.Generator) -> Tensor:
         """``z [n, S, Q, K]`` at ``x [S, Q, D]`` given whitened inducing variables ``e [n, S, K, M]``."""
         left = gram(self.covariances, x, x) - A.mT @ A
