@@ -127,12 +127,14 @@ def _others(counts: xr.DataArray, interval: np.ndarray, tiny: bool) -> Iterable[
     busy = counts[..., np.flatnonzero(counts[train].sum(("trial", "time")).values > 200)]
     found = forward_predict(busy, after=1.5, train=train, test=test, folds=2 if tiny else 5)
     bits = {null: float(found.scores["co_bps"].sel(null=null)) for null in ("evaluation", "train")}
+    known = f"null of training means: {bits['train']:.4f}; on folds of training trials: {found.validation:.4f}"
+    note = f"{busy.sizes['unit']} units, after 1.5 s; {known}"
     yield Row(
         name="neuro_rat_motor/fp-bps",
         ours=bits["evaluation"],
         peer=None,
         unit="bits/spike",
         higher=True,
-        note=f"after 1.5 s, {busy.sizes['unit']} units; training means {bits['train']:.4f}, folds {found.validation:.4f}",
+        note=note,
         versions=versions(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sciinfer.extend import Case, Entry, PluginInfo, ReaderEntry, hookimpl
+from sciinfer.extend import Case, Entry, MetricEntry, PluginInfo, ReaderEntry, hookimpl
 
 from .cases import reader_cases
 from .records import PLOTS, READERS, SIMULATORS
@@ -32,6 +32,20 @@ def sciinfer_register_simulators() -> list[Entry]:
 def sciinfer_register_plots() -> list[Entry]:
     """Figures."""
     return list(PLOTS)
+
+
+@hookimpl
+def sciinfer_register_metrics() -> list[MetricEntry]:
+    """Scores that any forecast can have; those of spikes are functions of :mod:`sciinfer_neuro.metrics`."""
+    return [
+        MetricEntry(
+            name="neuro/r2",
+            target="sciinfer_neuro.metrics:r2",
+            summary="Explained variance of the mean of the draws; 1 is perfect, 0 the mean of the truth.",
+            orientation="higher",
+            options={"over": "dims to pool, default all"},
+        )
+    ]
 
 
 @hookimpl
