@@ -54,8 +54,8 @@ def candidates() -> dict[str, Any]:
     wide = SmoothedRates((0.04, 0.1, 0.25, 0.7))
     return {
         "rates": (wide, TimeBasis()),
-        "rates-patterns": (wide, TimeBasis(), TimeByTrial(3)),
-        "low-rank-patterns": (PrincipalRates(30, (0.04, 0.1, 0.25, 0.7)), TimeBasis(), TimeByTrial(6)),
+        "rates-patterns": (wide, TimeBasis(), TimeByTrial(4, 12, 0.1)),
+        "low-rank-patterns": (PrincipalRates(30, wide.widths), TimeBasis(), TimeByTrial(6, 12, 0.1)),
     }
 
 
@@ -79,7 +79,7 @@ def _co_smoothing(counts: xr.DataArray, tiny: bool) -> Iterable[Row]:
 
     sets = {"default": DEFAULT} if tiny else candidates()
     quick: dict[str, Any] = {"folds": 2, "ridges": [300.0]} if tiny else {}
-    found = cosmooth(counts, **SPLIT, features=sets, combine="average", **quick)
+    found = cosmooth(counts, **SPLIT, features=sets, **quick)
     folds = ", ".join(f"{name} {bits:.4f}" for name, bits in zip(sets, found.validation.values, strict=False))
     bits = {null: float(found.scores["co_bps"].sel(null=null)) for null in ("evaluation", "train")}
     note = f"{found.choice}; on folds of training trials: {folds}; null of training means: {bits['train']:.4f}"

@@ -52,7 +52,7 @@ def cosmooth(
     train: Any,
     test: Any,
     features: Candidates = DEFAULT,
-    combine: Literal["best", "average"] = "best",
+    combine: Literal["auto", "best", "average"] = "auto",
     ridges: Sequence[float] = RIDGES,
     folds: int = 5,
     seed: int = 0,
@@ -63,7 +63,8 @@ def cosmooth(
         counts: ``trial, time, unit``, NaN = missing; a coordinate ``exposure(trial, time)`` is used if there.
         held_out, train, test: slices, positions or masks along ``unit`` and ``trial``; trials must not be in both.
         features: one set, or several by name.
-        combine: of several sets, the ``best`` on folds of training trials, or the geometric ``average`` of all rates.
+        combine: of several sets, the ``best`` on folds of training trials, the geometric ``average`` of all rates, or
+            ``auto``: what those folds prefer.
         ridges: penalties to choose from, for each unit. folds: of training trials. seed: of the folds.
 
     Returns:
@@ -172,8 +173,8 @@ def _bits(goal: xr.DataArray, rates: np.ndarray, share: np.ndarray) -> float:
 
 
 def _choice(bits: Mapping[str, float], combine: str) -> str:
-    if combine not in ("best", "average"):
-        raise ConfigError(f"combine={combine!r}", variable="combine", fix="best or average")
+    if combine not in ("auto", "best", "average"):
+        raise ConfigError(f"combine={combine!r}", variable="combine", fix="auto, best or average")
     if combine == "average" and "average" in bits:
         return "average"
-    return max((name for name in bits if name != "average"), key=lambda name: bits[name])
+    return max((name for name in bits if combine == "auto" or name != "average"), key=lambda name: bits[name])

@@ -70,11 +70,13 @@ def test_scores_are_those_of_its_rates_and_beat_the_means() -> None:
 def test_the_choice_is_made_on_training_trials() -> None:
     y = population()
     sets = {"clock": (TimeBasis(8),), "units": (SmoothedRates((0.06,)),)}
-    found = cosmooth(y, **SPLIT, features=sets, **QUICK)
+    found = cosmooth(y, **SPLIT, features=sets, combine="best", **QUICK)
     assert found.choice == "units" and found.validation.candidate.values.tolist() == ["clock", "units", "average"]
     alone = cosmooth(y, **SPLIT, features=sets["units"], **QUICK)
     np.testing.assert_array_equal(found.rates.values, alone.rates.values)
     mixed = cosmooth(y, **SPLIT, features=sets, combine="average", **QUICK)
+    auto = cosmooth(y, **SPLIT, features=sets, **QUICK)
+    assert auto.choice == str(auto.validation.candidate[int(auto.validation.argmax())].item())
     clock = cosmooth(y, **SPLIT, features=sets["clock"], **QUICK)
     np.testing.assert_allclose(mixed.rates, np.sqrt(alone.rates.values * clock.rates.values))
 
@@ -153,5 +155,5 @@ def test_rat_motor_cortex() -> None:
     pytest.importorskip("benchmarks", reason="benchmarks/ is part of a checkout, not of the installed package")
     bench = importlib.import_module("benchmarks.neuro_rat_motor")
     y, _ = bench.load(FILE)
-    found = cosmooth(y, **bench.SPLIT, features=bench.candidates(), combine="average")
+    found = cosmooth(y, **bench.SPLIT, features=bench.candidates())
     assert float(found.scores.co_bps.sel(null="evaluation")) >= 0.079
