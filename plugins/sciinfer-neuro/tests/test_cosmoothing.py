@@ -76,7 +76,7 @@ def test_the_choice_is_made_on_training_trials() -> None:
     np.testing.assert_array_equal(found.rates.values, alone.rates.values)
     mixed = cosmooth(y, **SPLIT, features=sets, combine="average", **QUICK)
     auto = cosmooth(y, **SPLIT, features=sets, **QUICK)
-    assert auto.choice == str(auto.validation.candidate[int(auto.validation.argmax())].item())
+    assert auto.choice == auto.validation.candidate.values[auto.validation.values.argmax()]
     clock = cosmooth(y, **SPLIT, features=sets["clock"], **QUICK)
     np.testing.assert_allclose(mixed.rates, np.sqrt(alone.rates.values * clock.rates.values))
 
