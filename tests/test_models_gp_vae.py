@@ -247,6 +247,12 @@ def test_it_starts_at_the_principal_components():
         model.initialise(batch)
         fit, divergence = model.elbo_terms(batch, generator=None)
         bounds.append(float((fit - divergence).sum() / 24_000))
+    halves = gp_vae(replace(schema, variables=(Variable("y"), Variable("x")), channels=(*names[:5], Channel("x"))))
+    halves.initialise(batch)
+    assert isinstance(halves, GPVAE)
+    sites = halves.encoder(batch.padded())
+    assert float(sites.precision.min()) > 0
+    assert float(sites.shift.abs().max()) < 500
     cov = (Q * torch.tensor([9.0, 2.25], dtype=F64)) @ Q.mT + 0.16 * torch.eye(6, dtype=F64)
     best = torch.distributions.MultivariateNormal(torch.full((6,), 0.5, dtype=F64), cov).log_prob(y).mean() / 6
     assert bounds[1] == pytest.approx(float(best), abs=0.01)

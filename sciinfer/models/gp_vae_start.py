@@ -76,8 +76,9 @@ def start_decoders(parts: Sequence[torch.nn.Module], level: Tensor, found: Compo
 def start_encoder(part: PotentialEncoder, own: slice, level: Tensor, found: Components) -> None:
     """The exact potentials of orthogonal columns and equal noise, with the missing share counted on average."""
     W, seen = found.weight[own], found.observed[own].mean().clamp(min=1e-3)
-    power = W.square().sum(0).clamp(min=1e-12)
+    spread = found.noise[own].square().mean()
+    # a latent that this block hardly sees: no more shift than its columns hold
+    power = torch.maximum(W.square().sum(0), _LEAST * spread / seen)
     into = (W / power / seen).mT
     part.linear.weight[: part.latents] = torch.cat([into, -into * level[own]], dim=1)
-    precision = (seen * power / found.noise[own].square().mean()).clamp(_LEAST, _MOST)
-    part.linear.bias[part.latents :] = precision.expm1().log()
+    part.linear.bias[part.latents :] = (seen * power / spread).clamp(max=_MOST).expm1().log()
