@@ -54,12 +54,12 @@ def unit_means(counts: np.ndarray) -> np.ndarray:
     """
     y = np.asarray(counts, dtype=np.float64)
     flat = y.reshape(-1, y.shape[-1])
-    seen = np.isfinite(flat)
+    seen = ~np.isnan(flat)
     return np.where(seen, flat, 0.0).sum(0) / np.maximum(seen.sum(0), 1)
 
 
 def _gain(y: np.ndarray, rates: np.ndarray, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    seen = np.isfinite(y)
+    seen = ~np.isnan(y)
     for name, array in (("counts", y), ("rates", rates), ("null", null)):
         bad = seen & ~(np.isfinite(array) & (array >= 0))
         if bad.any():
@@ -222,7 +222,10 @@ def velocity_r2(
     known, scored = np.isfinite(v).all(-1), np.isfinite(w).all(-1)
     fit = fit_ridge(x[known], v[known], ridges=VELOCITY_RIDGES, folds=5, shuffle=False, standardise=False)
     error = ((w[scored] - fit.predict(z[scored])) ** 2).sum(0)
-    return float(np.mean(1 - error / ((w[scored] - w[scored].mean(0)) ** 2).sum(0)))
+    spread = ((w[scored] - w[scored].mean(0)) ** 2).sum(0)
+    if not (spread > 0).all():
+        raise DataError("a component does not vary", variable="test_velocity", fix="score components that move")
+    return float(np.mean(1 - error / spread))
 
 
 def _average(trials: np.ndarray) -> np.ndarray:

@@ -106,6 +106,10 @@ def test_labels_and_shapes_are_checked() -> None:
         bits_per_spike(counts.values, rates.values[:, 1:])
     with pytest.raises(DataError):
         bits_per_spike(-counts.values, rates.values)
+    with pytest.raises(DataError, match="inf"):
+        bits_per_spike(np.array([[np.inf]]), np.array([[1.0]]))
+    with pytest.raises(DataError, match="vary"):
+        velocity_r2(np.eye(10), np.eye(10), np.eye(10), np.ones((10, 10)))
 
 
 def test_velocity_decoder_agrees_with_the_benchmarks_recipe() -> None:
