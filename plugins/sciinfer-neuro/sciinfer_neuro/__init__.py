@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sciinfer.extend import Case, Entry, MetricEntry, PluginInfo, ReaderEntry, hookimpl
 
-from .cases import reader_cases
+from .cases import other_cases, reader_cases
 from .records import PLOTS, READERS, SIMULATORS
 
 __version__ = "0.1.0"
@@ -51,4 +51,4 @@ def sciinfer_register_metrics() -> list[MetricEntry]:
 @hookimpl
 def sciinfer_conformance_cases() -> list[Case]:
     """Small inputs for the conformance kit."""
-    return reader_cases()
+    return [*reader_cases(), *other_cases()]

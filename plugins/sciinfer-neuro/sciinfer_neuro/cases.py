@@ -31,6 +31,37 @@ def reader_cases() -> list[Case]:
     ]
 
 
+def other_cases() -> list[Case]:
+    """Small simulations and figures."""
+    small = {"n_trials": 3, "n_units": 4}
+    return [
+        Case(
+            kind="simulators", name="neuro/lorenz_spikes", make=lambda: ((), {**small, "n_bins": 30, "shortest": 0.5})
+        ),
+        Case(kind="simulators", name="neuro/van_der_pol_spikes", make=lambda: ((), {**small, "n_bins": 30})),
+        Case(kind="simulators", name="neuro/place_cells", make=lambda: ((), {**small, "duration": 1.0})),
+        Case(kind="plots", name="neuro/raster", make=lambda: ((_spikes(),), {"var": "unit_index", "events": "cue"})),
+        Case(kind="plots", name="neuro/raster", make=lambda: ((_cells(),), {"var": "counts", "unit": 1})),
+        Case(kind="plots", name="neuro/psth", make=lambda: ((_cells(),), {"var": "counts"})),
+        Case(kind="plots", name="neuro/tuning", make=lambda: ((_cells(),), {"var": "counts", "bins": 8})),
+        Case(kind="plots", name="neuro/latents", make=lambda: ((), {"var": "latent"})),
+        Case(kind="plots", name="neuro/phase-plane", make=lambda: ((), {"var": "latent"})),
+    ]
+
+
+def _spikes() -> Any:
+    from .ragged import ragged_spikes
+
+    spikes = ragged_spikes([0.013, 0.052, 0.081, 0.02], [1, 1, 2, 2], [0, 0, 0, 1], start=0.0, stop=[0.1, 0.06])
+    return spikes.assign(cue=("trial", [0.05, 0.03], {"units": "s"}))
+
+
+def _cells() -> Any:
+    from .simulate import place_cells
+
+    return place_cells(n_trials=4, n_units=3, duration=1.0)
+
+
 def _text(text: str) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         path = folder / "cells.spikes.csv"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sciinfer.extend import Entry, ReaderEntry
 
 READERS = [
@@ -128,4 +130,65 @@ SIMULATORS = [
     ),
 ]
 
-PLOTS: list[Entry] = []
+_FIGURE: dict[str, Any] = {"requires": ("matplotlib",), "extra": "plots", "license": "Apache-2.0"}
+
+PLOTS = [
+    Entry(
+        name="neuro/raster",
+        target="sciinfer_neuro.plots:raster",
+        summary="Spike raster: the units of a trial, or the trials of a unit, with events and windows.",
+        options={
+            "unit": "position of the unit whose trials are drawn",
+            "trial": "position of the trial whose units are drawn",
+            "events": "name of a variable with one time per trial",
+            "title": "heading",
+        },
+        **_FIGURE,
+    ),
+    Entry(
+        name="neuro/psth",
+        target="sciinfer_neuro.plots:psth",
+        summary="Peri-stimulus time histogram: mean rates over trials with intervals.",
+        options={"units": "positions of units", "level": "probability of the intervals", "title": "heading"},
+        **_FIGURE,
+    ),
+    Entry(
+        name="neuro/tuning",
+        target="sciinfer_neuro.plots:tuning",
+        summary="Tuning curves with intervals, and the time spent at each value of the covariate.",
+        options={
+            "along": "name of the covariate",
+            "units": "positions of units",
+            "bins": "number of bins, or their edges",
+            "level": "probability of the intervals",
+            "title": "heading",
+        },
+        **_FIGURE,
+    ),
+    Entry(
+        name="neuro/latents",
+        target="sciinfer_neuro.plots_latent:latents",
+        summary="Latent trajectories of a trial over time with uncertainty bands, one lane each.",
+        options={
+            "series": "position of the trial",
+            "components": "number of lanes",
+            "truth": "true latents in the same gauge",
+            "title": "heading",
+        },
+        **_FIGURE,
+    ),
+    Entry(
+        name="neuro/phase-plane",
+        target="sciinfer_neuro.plots_latent:phase_plane",
+        summary="Two latents against each other: the median path and ellipses of the draws.",
+        options={
+            "series": "position of the trial",
+            "first": "position of the component on the first axis",
+            "second": "position of the component on the second axis",
+            "truth": "true latents in the same gauge",
+            "ellipses": "how many",
+            "title": "heading",
+        },
+        **_FIGURE,
+    ),
+]
