@@ -138,3 +138,20 @@ def test_rat_motor_interval_and_forward_prediction() -> None:
     busy = y[..., np.flatnonzero(y[train].sum(("trial", "time")).values > 200)]
     found = forward_predict(busy, after=1.5, train=train, test=test)
     assert float(found.scores.co_bps.min()) >= 0
+
+
+def test_the_benchmark_says_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("benchmarks", reason="benchmarks/ is part of a checkout, not of the installed package")
+    bench = importlib.import_module("benchmarks.neuro_rat_motor")
+    monkeypatch.delenv("SCIINFER_DATA", raising=False)
+    (row,) = bench.rows()
+    assert row.name.endswith("absent") and "SCIINFER_DATA" in row.note
+
+
+@needs_data
+@pytest.mark.slow
+def test_the_benchmark_runs() -> None:
+    pytest.importorskip("benchmarks", reason="benchmarks/ is part of a checkout, not of the installed package")
+    rows = list(importlib.import_module("benchmarks.neuro_rat_motor").rows(tiny=True))
+    assert {"neuro_rat_motor/co-bps", "neuro_rat_motor/fp-bps"} <= {row.name for row in rows}
+    assert all(np.isfinite(row.ours) for row in rows)
