@@ -22,7 +22,8 @@ import torch
 from sciinfer.labelled.schema import Channel, Schema, TimeAxis, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.gpfa import gpfa, poisson_gpfa
-from sciinfer.models.gpfa_model import FactorModel, SiteFactors
+from sciinfer.models.gpfa_model import FactorModel
+from sciinfer.models.gpfa_sites import SiteFactors
 from sciinfer.random import generator
 
 from .harness import Row, versions

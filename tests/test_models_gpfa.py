@@ -15,8 +15,9 @@ from sciinfer.errors import ConfigError, DataError
 from sciinfer.labelled.schema import Channel, Schema, TimeAxis, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.gpfa import gpfa, poisson_gpfa
+from sciinfer.models.gpfa_gaussian import GaussianFactors
 from sciinfer.models.gpfa_latents import orthogonal_frame
-from sciinfer.models.gpfa_model import GaussianFactors, SiteFactors
+from sciinfer.models.gpfa_sites import SiteFactors
 from sciinfer.random import generator
 from sciinfer.training import TrainingConfig, train
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sciinfer.labelled.schema import Channel, Schema, TimeAxis, Variable
 from sciinfer.labelled.series import SeriesBatch
 from sciinfer.models.gpfa import poisson_gpfa
-from sciinfer.models.gpfa_model import SiteFactors
+from sciinfer.models.gpfa_sites import SiteFactors
 from sciinfer.training import TrainingConfig, train
 
 F64 = torch.float64

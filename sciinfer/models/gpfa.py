@@ -14,8 +14,10 @@ from ..labelled.schema import Schema
 from ..likelihoods import Gaussian, Likelihood, Poisson
 from ..nets import LinearDecoder
 from ..random import generator
+from .gpfa_gaussian import GaussianFactors
 from .gpfa_latents import UnitGPs
-from .gpfa_model import FactorModel, GaussianFactors, Settings, SiteFactors
+from .gpfa_model import FactorModel, Settings
+from .gpfa_sites import SiteFactors
 from .gpfa_start import LINKS
 from .modalities import build_likelihood, find_modalities
 

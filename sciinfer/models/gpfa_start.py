@@ -134,8 +134,7 @@ def start_timescales(kernels: Sequence[Kernel], padded: Padded, start: Start, li
         False where there was too little data for a periodogram; nothing is changed then.
     """
     moments = _moments(padded, links)
-    real = torch.tensor([link not in ("log", "logit") for link in links], device=moments.mean.device)
-    precision = torch.where(real, 1 / start.noise, 1 / moments.scale)
+    precision = _information(moments, start, links)
     residual = (padded.values - moments.mean) * moments.scale * padded.mask
     gram = (start.weight.mT * precision) @ start.weight
     lift = 1e-3 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * gram.diagonal().amax()
@@ -151,6 +150,19 @@ def start_timescales(kernels: Sequence[Kernel], padded: Padded, start: Start, li
         kernel.load_state_dict(found.state_dict())
         hold_variance(kernel)
     return True
+
+
+def column_noise(padded: Padded, start: Start, links: Sequence[str]) -> Tensor:
+    """Expected squared length of a column of loadings that fits nothing but noise: one over each channel's Fisher
+    information about its loading, summed over channels."""
+    information = _information(_moments(padded, links), start, links) * padded.mask.sum((0, 1))
+    return (1 / information[information > 0]).sum()
+
+
+def _information(moments: _Moments, start: Start, links: Sequence[str]) -> Tensor:
+    """What one entry of each channel says about its predictor, ``[C]``."""
+    real = torch.tensor([link not in ("log", "logit") for link in links], device=moments.mean.device)
+    return torch.where(real, 1 / start.noise, 1 / moments.scale)
 
 
 def _evenly(padded: Padded, scores: Tensor) -> tuple[Tensor, float, float]:
