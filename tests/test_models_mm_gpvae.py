@@ -228,3 +228,16 @@ def test_one_variable_and_no_shared_latent_are_allowed():
     for names, options in ((["a"], {}), (["a", "b"], {"latent_shared": 0, "latent_private": 2})):
         fitted = si.fit(ds[names], model="mm-gpvae", options=options, training={"steps": 2}, progress="silent")
         assert np.isfinite(fitted.history.loss).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "kernel", "steps"), [("fourier", "rbf", 1200), ("time", "matern52", 1000)])
+def test_shared_latent_is_found_better_from_both_modalities_than_from_either(form, kernel, steps):
+    """Spikes and a turning digit; R2 on trials that were not trained on, affine map fitted to those that were."""
+    pytest.importorskip("sklearn", reason="the digits ship inside scikit-learn")
+    bench = pytest.importorskip("benchmarks.two_modalities", reason="benchmarks/ is part of a checkout")
+    data = si.open_dataset("two_modalities", truth=True, **bench.SIZE)
+    r2 = bench.measure(data, form=form, kernel=kernel, steps=steps).r2
+    assert r2["both"] >= 0.9
+    assert r2["both"] > max(r2["spikes"], r2["image"])
+    assert min(r2["spikes"], r2["image"]) > 0.5

@@ -190,7 +190,7 @@ class MultiModalGPVAE(Model):
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series; all rows are trained on."""
-        return {"optimiser": "adam", "steps": 500, "learning_rate": 5e-3, "validation": 0.0, "batch_size": 32}
+        return {"optimiser": "adam", "steps": 500, "learning_rate": 1e-2, "validation": 0.0, "batch_size": 16}
 
     def summary(self) -> dict[str, float]:
         """Length-scales, in the caller's time where that is a number."""
