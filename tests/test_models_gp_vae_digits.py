@@ -38,9 +38,3 @@ def test_missing_pixels_are_filled_better_than_by_peers_and_with_honest_interval
     assert scores["gp-vae"] < 0.85 * scores["white"]
     assert scores["gp-vae"] < 0.7 * min(scores["mean"], scores["last"])
     assert 0.87 <= scores["coverage"] <= 0.93
-
-
-@pytest.mark.slow
-def test_a_step_over_dense_matrices_takes_far_longer():
-    row = bench._step_row(1000)
-    assert row.ratio > 10
