@@ -53,23 +53,15 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
     )  # fmt: skip
 
 
-def measure(
-    data: xr.Dataset, *, form: str, kernel: str, steps: int, seed: int = 0, training: dict | None = None
-) -> Measured:
+def measure(data: xr.Dataset, *, form: str, kernel: str, steps: int, seed: int = 0) -> Measured:
     """Train on four fifths of the trials and look at the others."""
     views = data[["spikes", "image"]]
     cut = data.sizes["trial"] * 4 // 5
     train, test = (views.isel(trial=part) for part in (slice(0, cut), slice(cut, None)))
     start = time.process_time()
     options = {**OPTIONS, "form": form, "kernel": kernel}
-    fitted = si.fit(
-        train,
-        model="mm-gpvae",
-        options=options,
-        training={"steps": steps, "batch_size": 8},
-        seed=seed,
-        progress="silent",
-    )
+    training = {"steps": steps, "batch_size": 8}
+    fitted = si.fit(train, model="mm-gpvae", options=options, training=training, seed=seed, progress="silent")
     seconds = time.process_time() - start
     truth = data["truth_latent"].sel(latent="shared").transpose("trial", "time").values
     r2 = {}

@@ -171,6 +171,14 @@ def test_the_start_finds_what_is_shared():
     found = fitted.predict(draws=10)["posterior"]["latent"].mean(("chain", "draw")).values
     for k in range(3):
         assert np.corrcoef(found[..., k].ravel(), z[..., k].ravel())[0, 1] ** 2 > 0.9
+    # one modality from the other: what it shares, not what is its own
+    tree = fitted.predict(ds.assign(b=ds["b"] * np.nan), draws=40)["posterior_predictive"]["b"]
+    draws = tree.stack(d=("chain", "draw")).transpose("series", "time", "j", "d").values
+    error = ds["b"].values - draws.mean(-1)
+    # the true shared latent alone leaves this much
+    cause, b = z[..., 0].reshape(-1, 1), ds["b"].values.reshape(-1, 7)
+    floor = np.mean((b - cause @ np.linalg.lstsq(cause, b, rcond=None)[0]) ** 2)
+    assert np.mean(error**2) < 1.1 * floor < 0.9 * np.var(b)
 
 
 def _linear(n, T=20, seed=0):
@@ -224,10 +232,23 @@ def test_bad_options_are_named(options, variable):
 
 
 def test_one_variable_and_no_shared_latent_are_allowed():
-    ds, _ = _linear(3, 8)
+    ds, _ = _linear(20, 8)
     for names, options in ((["a"], {}), (["a", "b"], {"latent_shared": 0, "latent_private": 2})):
         fitted = si.fit(ds[names], model="mm-gpvae", options=options, training={"steps": 2}, progress="silent")
         assert np.isfinite(fitted.history.loss).all()
+
+
+@pytest.mark.slow
+def test_one_modality_from_the_other_is_calibrated():
+    """New series, one modality unseen: 90 % intervals hold 90 % of its entries."""
+    ds, _ = _linear(150)
+    train, test = ds.isel(series=slice(0, 100)), ds.isel(series=slice(100, None))
+    options = {"latent_shared": 1, "decoder": "linear", "form": "fourier", "kernel": "rbf", "hidden": 16}
+    fitted = si.fit(train, model="mm-gpvae", options=options, training={"steps": 300}, progress="silent")
+    for name in ("a", "b"):
+        tree = fitted.predict(test.assign({name: test[name] * np.nan}), draws=200)["posterior_predictive"][name]
+        low, high = (tree.quantile(q, ("chain", "draw")) for q in (0.05, 0.95))
+        assert 0.86 < float(((test[name] > low) & (test[name] < high)).mean()) < 0.94
 
 
 @pytest.mark.slow

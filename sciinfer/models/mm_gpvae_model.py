@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..gp.fourier import even_step
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import JointLikelihood, Likelihood
 from ..nets import Decoder, LinearDecoder, PotentialEncoder
@@ -91,7 +92,9 @@ class MultiModalGPVAE(Model):
         from .mm_gpvae_start import start_latents, start_lengthscales
 
         self.likelihood.initialise(batch.values, batch.mask)
-        infer_latents(self.form, self.process, *_blank(batch, len(self.names)))
+        if self.form == "fourier":
+            padded = pad_for(batch)
+            even_step(padded.time, padded.rows)
         if not self.keep_lengthscale:
             start_lengthscales(self.process, batch)
         start_latents(self, batch)
@@ -199,10 +202,3 @@ class MultiModalGPVAE(Model):
             f"lengthscale[{name}]": self.unit * float(kernel.get_parameter("log_lengthscale").detach().exp())
             for name, kernel in pairs
         }
-
-
-def _blank(batch: SeriesBatch, latents: int) -> tuple[Padded, Sites, Tensor]:
-    """Data without potentials: what is needed to see whether the times suit the form."""
-    padded = pad_for(batch)
-    blank = padded.values.new_zeros(*padded.rows.shape, latents)
-    return padded, Sites(blank, blank), padded.time[:, :0]
