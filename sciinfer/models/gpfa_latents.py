@@ -110,7 +110,7 @@ def orthogonal_frame(weight: Tensor) -> Frame:
 
     Example:
         >>> frame = orthogonal_frame(torch.tensor([[0.0, -2.0], [1.0, 0.0]], dtype=torch.float64))
-        >>> frame.explained.tolist(), frame.loading.tolist()
+        >>> frame.explained.tolist(), frame.loading.abs().tolist()
         ([4.0, 1.0], [[2.0, 0.0], [0.0, 1.0]])
     """
     values, vectors = torch.linalg.eigh(weight.mT @ weight)
