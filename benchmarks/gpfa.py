@@ -165,8 +165,6 @@ def _beside(tiny: bool) -> Row:
         unit="s",
         goal=1.0,
         note=note if peer else f"peer is missing: {_PEER}=a Python with elephant",
-        if peer
-        else f"peer is missing: {_PEER}=a Python with elephant",
         versions=versions(),
     )
 
