@@ -137,7 +137,7 @@ def build(structured: bool, seed: int, **options: object) -> LinearSVAE:
 def fit(model: LinearSVAE, data: SeriesBatch, steps: int, seed: int) -> None:
     """Adam on minibatches of films, as ``si.fit`` does it."""
     model.initialise(data)
-    config = TrainingConfig(steps=steps, learning_rate=5e-3, batch_size=16, validation=0.0, device="cpu")
+    config = TrainingConfig(steps=steps, learning_rate=1e-2, batch_size=16, validation=0.0, device="cpu")
     train(model, data, config, seed=seed)
 
 
@@ -182,7 +182,7 @@ def crps(draws: np.ndarray, truth: np.ndarray) -> float:
     return float((np.abs(draws - truth).mean(0) - spread).mean())
 
 
-def compare(seed: int, *, size: int = 120, steps: int = 500, **options: object) -> dict[str, dict[str, float]]:
+def compare(seed: int, *, size: int = 80, steps: int = 300, **options: object) -> dict[str, dict[str, float]]:
     """One split: scores of both, seconds and numbers of parameters."""
     whole = film(size + size // 3, seed)
     known, new = (Film(*(part[s] for part in whole)) for s in (slice(size), slice(size, None)))
@@ -200,7 +200,7 @@ def compare(seed: int, *, size: int = 120, steps: int = 500, **options: object) 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
     """The structured posterior against the mean-field one, over three splits."""
     single_thread()
-    size, steps = (6, 2) if tiny else (120, 500)
+    size, steps = (6, 2) if tiny else (80, 300)
     splits = [compare(seed, size=size, steps=steps) for seed in range(3)]
     for metric in ("pixel-mse", "pixel-crps", "position-mse", "position-crps", "miscoverage", "miscoverage-taken"):
         ours, theirs = ([split[name][metric] for split in splits] for name in ("svae", "mean-field"))

@@ -104,10 +104,9 @@ def svae(
         raise ConfigError(
             "exact potentials need a linear decoder and Gaussian noise", variable="potentials", fix='"encoder"'
         )
-    least = 2 if prior == "hmm" else 1
-    if not isinstance(states, int) or isinstance(states, bool) or states < least:
-        raise ConfigError(f"states must be a whole number >= {least}, got {states!r}", variable="states", fix="3")
-    whole_numbers(latent=d, hidden=hidden, rank=rank + 1, natural=natural + 1, rounds=rounds + 1)
+    whole_numbers(latent=d, hidden=hidden)
+    _at_least(2 if prior == "hmm" else 1, states=states)
+    _at_least(0, rank=rank, natural=natural, rounds=rounds)
     positive_numbers(noise=noise, step=step)
     shares(warmup=warmup, hide=hide)
     g = generator(seed, "weights")
@@ -124,6 +123,14 @@ def svae(
     switching = SwitchingLinear(states, d, generator=g)
     more = {"step": step, "natural": natural, "rounds": rounds, "seed_start": seed}
     return SwitchingSVAE(switching, seen, law, reader, **common, **more)
+
+
+def _at_least(least: int, **options: Any) -> None:
+    for name, value in options.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(
+                f"{name} must be a whole number >= {least}, got {value!r}", variable=name, fix=f"{name}={least}"
+            )
 
 
 def _choose(**options: tuple[str, tuple[str, ...]]) -> None:

@@ -67,6 +67,8 @@ class LinearSVAE(Model):
             seen = W.square().sum(0) > 0
             straight.weight[:, seen] = W[:, seen]
             straight.bias.copy_(b)
+            if isinstance(self.likelihood, Gaussian) and self.process.dim < len(b):
+                self.likelihood.log_noise.copy_(noise.clamp(min=0.05).log())
         if self.reader is not None:
             precision = noise.square().mean().reciprocal()
             size = W.square().sum(0)
@@ -81,7 +83,8 @@ class LinearSVAE(Model):
     def elbo_terms(self, batch: SeriesBatch, *, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Expected log-likelihood and path divergence ``[S]``; nothing is hidden without a generator."""
         padded = pad_for(batch)
-        path = self._condition(hide_rows(padded, self.hide, generator), padded.time[:, :0])
+        hidden = hide_rows(padded, self.hide if self.reader is not None else 0.0, generator)
+        path = self._condition(hidden, padded.time[:, :0])
         mean, cov = path.mean(path.at_data), path.cov(path.at_data)
         return expected_fit(self.decoder, self.likelihood, padded, mean, cov, generator), path.divergence
 
@@ -121,7 +124,7 @@ class LinearSVAE(Model):
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series."""
-        return {"optimiser": "adam", "steps": 600, "learning_rate": 5e-3, "validation": 0.0, "batch_size": 32}
+        return {"optimiser": "adam", "steps": 600, "learning_rate": 1e-2, "validation": 0.0, "batch_size": 32}
 
     def summary(self) -> dict[str, float]:
         """Damping rates of the process, and the noise."""

@@ -207,7 +207,7 @@ class SwitchingSVAE(Model):
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Conjugate: the closed-form sweeps have done most of it. With a reader: Adam on minibatches."""
         if self.reader is None:
-            return {"optimiser": "adam", "steps": 50, "learning_rate": 2e-3, "validation": 0.0, "batch_size": 32}
+            return {"optimiser": "adam", "steps": 30, "learning_rate": 2e-3, "validation": 0.0, "batch_size": 32}
         return {"optimiser": "adam", "steps": 400, "learning_rate": 5e-3, "validation": 0.0, "batch_size": 32}
 
     def summary(self) -> dict[str, float]:
