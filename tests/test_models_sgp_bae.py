@@ -108,3 +108,9 @@ def test_it_learns() -> None:
     assert error < min(0.5 * float(np.square(line - truth)[hidden].mean()), 0.05)
     low, high = found.quantile([0.05, 0.95], dim="draw").values
     assert 0.8 < float(((low <= truth) & (truth <= high))[hidden].mean()) < 0.99
+    # the mean of the draws: near the true noise of .1
+    model = fitted.model
+    assert isinstance(model, SGPBAE)
+    noise = model.core.likelihood.noise.numpy() * fitted.schema.scale  # type: ignore[union-attr]
+    assert noise.min() > 0.08
+    assert noise.max() < 0.13

@@ -108,15 +108,12 @@ class RowSeriesModel(Model):
     def predict(self, batch: SeriesBatch, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Joint draws of the latent paths given the data, through decoder and likelihood."""
         found = self.core.latent(self.rows_of(batch, times), times[..., None], draws, generator)
-        return self._answer(found, times, generator)
+        return self.core.observe(found, generator)
 
     def generate(self, times: Tensor, *, draws: int, generator: torch.Generator) -> Draws:
         """Draws from the prior."""
         z = self.core.prior(times[None, :, None], draws, generator)
-        return self._answer(Latents(z), times[None], generator)
-
-    def _answer(self, found: Latents, times: Tensor, generator: torch.Generator) -> Draws:
-        return self.core.observe(found, generator)
+        return self.core.observe(Latents(z), generator)
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """Adam on minibatches of series."""
