@@ -185,6 +185,8 @@ def test_held_out_channels_are_not_looked_at() -> None:
     mean, variance = model.predictor_moments(batch, channels=range(4))
     assert mean.shape == variance.shape == (2, 20, 6)
     assert not torch.equal(*(model.latent_moments(x)[0] for x in (batch, other)))
+    with pytest.raises(ConfigError):
+        model.latent_moments(batch, channels=[6])
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------
@@ -226,6 +228,25 @@ def test_start_is_near_and_training_improves_it() -> None:
     assert _r2(truth.reshape(-1, 2).numpy(), found).min() > 0.85
     scales = [float(kernel.lengthscale.detach()) for kernel in model.process.kernels]  # type: ignore[attr-defined]
     assert all(4 < scale < 16 for scale in scales), scales
+
+
+@pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "bernoulli", "gaussian", "sqrt"])
+def test_start_on_irregular_times_with_silent_and_unseen_channels(likelihood: str) -> None:
+    g = generator(4, "irregular")
+    lengths = (30, 1, 17)
+    times = [torch.rand(n, generator=g, dtype=F64).mul(9).sort().values for n in lengths]
+    times[0][5] = times[0][4]
+    values = [torch.poisson(torch.ones(n, 7, dtype=F64), generator=g).clamp(max=1.0) for n in lengths]
+    for trial in values:
+        trial[:, 2], trial[:, 3], trial[:, 4] = 0.0, float("nan"), 1.0
+    batch = SeriesBatch.of(times, values)
+    kind = {"sqrt": gpfa(schema(7), latent=2, transform="sqrt")}
+    model = kind.get(likelihood) or poisson_gpfa(schema(7), latent=2, likelihood=likelihood)
+    model.initialise(batch)
+    assert all(bool(p.isfinite().all()) for p in model.parameters())
+    model.loss(batch, generator=stream("loss")).value.backward()
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+    model.initialise(batch._replace(mask=torch.zeros_like(batch.mask)))
 
 
 def test_a_repeated_evaluation_starts_from_the_last_sites() -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..errors import ConfigError
 from ..labelled.series import Padded, SeriesBatch
 from ..likelihoods import Gaussian, Likelihood, NegativeBinomial, Poisson
 from ..nets import LinearDecoder
@@ -161,6 +162,8 @@ class FactorModel(Model):
     ) -> tuple[Tensor, Tensor]:
         times = batch.padded().time if times is None else times
         if channels is not None:
+            if any(not 0 <= c < batch.n_channels for c in channels):
+                raise ConfigError(f"channels {list(channels)} of {batch.n_channels}", variable="channels")
             held_in = torch.zeros_like(batch.mask)
             held_in[:, list(channels)] = batch.mask[:, list(channels)]
             batch = batch._replace(mask=held_in)
