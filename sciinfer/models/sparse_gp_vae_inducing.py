@@ -135,7 +135,8 @@ def inducing_points(x: Tensor, count: int) -> Tensor:
     """``count`` centres of ``x [n, D]`` by k-means from maximin points, on the device of ``x``.
 
     Example:
-        >>> inducing_points(torch.tensor([[0.0], [0.1], [5.0], [5.1]]), 2).sort(0).values.round(decimals=2).tolist()
+        >>> x = torch.tensor([[0.0], [0.1], [5.0], [5.1]], dtype=torch.float64)
+        >>> inducing_points(x, 2).sort(0).values.round(decimals=2).tolist()
         [[0.05], [5.05]]
     """
     from ..gp.spatial import maximin
