@@ -239,19 +239,6 @@ def test_one_variable_and_no_shared_latent_are_allowed():
 
 
 @pytest.mark.slow
-def test_one_modality_from_the_other_is_calibrated():
-    """New series, one modality unseen: 90 % intervals hold 90 % of its entries."""
-    ds, _ = _linear(150)
-    train, test = ds.isel(series=slice(0, 100)), ds.isel(series=slice(100, None))
-    options = {"latent_shared": 1, "decoder": "linear", "form": "fourier", "kernel": "rbf", "hidden": 16}
-    fitted = si.fit(train, model="mm-gpvae", options=options, training={"steps": 300}, progress="silent")
-    for name in ("a", "b"):
-        tree = fitted.predict(test.assign({name: test[name] * np.nan}), draws=200)["posterior_predictive"][name]
-        low, high = (tree.quantile(q, ("chain", "draw")) for q in (0.05, 0.95))
-        assert 0.86 < float(((test[name] > low) & (test[name] < high)).mean()) < 0.94
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(("form", "kernel", "steps"), [("fourier", "rbf", 1200), ("time", "matern52", 1000)])
 def test_shared_latent_is_found_better_from_both_modalities_than_from_either(form, kernel, steps):
     """Spikes and a turning digit; R2 on trials that were not trained on, affine map fitted to those that were."""
