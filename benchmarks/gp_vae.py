@@ -3,7 +3,8 @@
 Digits: films of 8 x 8 pixels with noise, of which 60 % of the pixels are missing at random; each split has films of its
 own, and the films to be filled in are not those of training. Scored are the missing pixels, noise included: squared
 error of the mean, coverage of 90 % intervals. Peers: the mean of the training films, the last value seen, and the same
-nets without a process (``kernel="white"``).
+nets without a process (``kernel="white"``). The films in black and white, with a Bernoulli likelihood: negative
+log-probability of the missing pixels.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
     single_thread()
     found = [digits(seed, tiny=tiny) for seed in range(1 if tiny else 3)]
     yield from _digit_rows(found)
+    yield from _binary_rows([binary(seed, tiny=tiny) for seed in range(1 if tiny else 3)])
     yield _step_row(50 if tiny else 2000)
     yield _exponent_row((50, 100) if tiny else (1_000, 10_000, 100_000))
 
@@ -114,6 +116,31 @@ def _digit_rows(found: Sequence[dict[str, float]]) -> Iterable[Row]:
         name="gp_vae/digits-coverage-90", ours=off, peer=0.03, unit="largest distance from .9", goal=1.0,
         note=f"coverage {shown}; without a process {white}; peer is what is allowed", versions=versions(),
     )  # fmt: skip
+
+
+def binary(seed: int, *, tiny: bool = False) -> dict[str, float]:
+    """The same films as black and white: mean negative log-probability of the missing pixels."""
+    film = films(seed, *((8, 3) if tiny else (TRAIN, TEST)))
+    train, test = ((part > 0.5).where(part.notnull()) * 1.0 for part in (film.train, film.test))
+    two = Film(train, test, (film.truth > 0.5) * 1.0)
+    gone, steps = test["y"].transpose(*DIMS).isnull().values, 2 if tiny else STEPS
+    chance = {"mean": fills(two)["mean"].clip(1e-3, 1 - 1e-3)}
+    for name, kernel in {"gp-vae": "matern32", "white": "white"}.items():
+        options = {**OPTIONS, "likelihood": "bernoulli", "kernel": kernel}
+        chance[name] = impute(two, seed=seed, steps=steps, **options)[0].clip(1e-12, 1 - 1e-12)
+    right = {name: np.where(two.truth > 0.5, p, 1 - p)[gone] for name, p in chance.items()}
+    return {name: float(-np.log(p).mean()) for name, p in right.items()}
+
+
+def _binary_rows(found: Sequence[dict[str, float]]) -> Iterable[Row]:
+    scores = {name: [split[name] for split in found] for name in found[0]}
+    for peer in ("mean", "white"):
+        gains = np.subtract(scores[peer], scores["gp-vae"])
+        yield Row(
+            name=f"gp_vae/binary-digits-nll-{peer}", ours=float(np.mean(scores["gp-vae"])),
+            peer=float(np.mean(scores[peer])), unit="nats", goal=1.0,
+            note=f"gain {gains.min():.3g} to {gains.max():.3g} in {len(found)} splits", versions=versions(),
+        )  # fmt: skip
 
 
 # -- speed -------------------------------------------------------------------------------------------------------------

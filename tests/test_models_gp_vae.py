@@ -259,6 +259,23 @@ def test_it_starts_at_the_principal_components():
     assert bounds[0] == pytest.approx(bounds[1], abs=0.01)
 
 
+@torch.no_grad()
+def test_binary_channels_start_at_components_too():
+    """The bound at the start is already above independent channels at their means."""
+    g = generator(0, "binary")
+    z = torch.randn(60, 10, 1, generator=g, dtype=F64)
+    y = (z * torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0, -1.0], dtype=F64) > 0.2).to(F64)
+    channels = tuple(Channel("y", (c,)) for c in range(6))
+    schema = replace(SCHEMA, variables=(Variable("y"),), channels=channels)
+    batch = SeriesBatch.of([torch.arange(10, dtype=F64)] * 60, list(y))
+    model = gp_vae(schema, latent=1, likelihood="bernoulli", kernel="white")
+    model.initialise(batch)
+    fit, divergence = model.elbo_terms(batch, generator=None)
+    p = batch.values.mean(0)
+    alone = (batch.values * p.log() + (1 - batch.values) * (1 - p).log()).sum()
+    assert float((fit - divergence).sum()) > 0.9 * float(alone)
+
+
 def test_bad_options_are_named():
     for options in (
         {"kernel": ["matern32"] * 3},

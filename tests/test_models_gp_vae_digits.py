@@ -38,3 +38,10 @@ def test_missing_pixels_are_filled_better_than_by_peers_and_with_honest_interval
     assert scores["gp-vae"] < 0.85 * scores["white"]
     assert scores["gp-vae"] < 0.7 * min(scores["mean"], scores["last"])
     assert 0.87 <= scores["coverage"] <= 0.93
+
+
+@pytest.mark.slow
+def test_black_and_white_pixels_are_foretold_better_than_by_peers():
+    scores = bench.binary(0)
+    assert scores["gp-vae"] < 0.9 * scores["white"]
+    assert scores["gp-vae"] < 0.8 * scores["mean"]

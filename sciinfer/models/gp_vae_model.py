@@ -18,7 +18,7 @@ from .base import Draws, Loss, Model
 from .exact import whitened_rows
 from .gp_vae_encoder import ModalityPotentials
 from .gp_vae_prior import IndependentLatents, LatentPosterior
-from .gp_vae_start import components, levels, start_decoders, start_encoder
+from .gp_vae_start import COMPONENTS, components, levels, means, slopes, start_decoders, start_encoder
 from .grids import pad_for
 from .modalities import Modality
 
@@ -97,22 +97,25 @@ class GPVAE(Model):
     # -- training ------------------------------------------------------------------------------------------------
 
     def initialise(self, batch: SeriesBatch) -> None:
-        """Length-scales over the data's range, levels at the channels' means, principal components where Gaussian."""
+        """Length-scales over the data's range, levels at the channels' means, principal components if known."""
         self.likelihood.initialise(batch.values, batch.mask)
         self.latents.spread(batch.time, batch.lengths, self.free)
-        level = torch.cat([levels(batch, modality) for modality in self.modalities])
-        likelihood = self.likelihood
-        found = components(batch, level, len(self.latents.kernels)) if isinstance(likelihood, Gaussian) else None
+        mean = means(batch)
+        level = torch.cat([levels(mean, modality) for modality in self.modalities])
+        known = all(modality.likelihood in COMPONENTS for modality in self.modalities)
+        found = components(batch, mean, len(self.latents.kernels)) if known else None
+        slope = torch.cat([slopes(mean, modality) for modality in self.modalities])[:, None]
         decoders = list(self.decoder.parts) if isinstance(self.decoder, BlockDecoder) else [self.decoder]
-        start_decoders(decoders, level, found)
-        if found is None or not isinstance(likelihood, Gaussian):
+        start_decoders(decoders, level, None if found is None else found.weight * slope)
+        if found is None:
             return
-        with torch.no_grad():
-            likelihood.log_noise.copy_(found.noise.log())
+        if isinstance(self.likelihood, Gaussian):
+            with torch.no_grad():
+                self.likelihood.log_noise.copy_(found.noise.log())
         if self.encoder is not None:
             for modality, part in self.encoder.experts:
                 if isinstance(part, PotentialEncoder):
-                    start_encoder(part, slice(modality.start, modality.stop), level, found)
+                    start_encoder(part, slice(modality.start, modality.stop), mean, found)
 
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
         """Negative ELBO per observed entry; the terms are what it is made of."""

@@ -1,4 +1,4 @@
-"""Where a GP-VAE starts: principal components for Gaussian channels, the level of each channel in any case."""
+"""Where a GP-VAE starts: principal components for Gaussian and binary channels, the level of each in any case."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from .modalities import Modality
 
 #: bounds of a starting precision, and the least share of a channel's variance that is noise
 _LEAST, _MOST, _NOISE = 0.05, 50.0, 0.02
+#: likelihoods whose channels have components, and the least variance by which a yes or no is scaled
+COMPONENTS, _VARIANCE = ("gaussian", "bernoulli"), 0.1
 
 
 class Components(NamedTuple):
@@ -25,11 +27,15 @@ class Components(NamedTuple):
     observed: Tensor
 
 
-def levels(batch: SeriesBatch, modality: Modality) -> Tensor:
-    """The predictor at which each channel of a modality has its mean."""
-    own = slice(modality.start, modality.stop)
-    values, mask = batch.values[:, own], batch.mask[:, own]
-    mean = torch.where(mask, values, torch.zeros_like(values)).sum(0) / mask.sum(0).clamp(min=1)
+def means(batch: SeriesBatch) -> Tensor:
+    """Mean of what was observed of each channel."""
+    seen = torch.where(batch.mask, batch.values, torch.zeros_like(batch.values))
+    return seen.sum(0) / batch.mask.sum(0).clamp(min=1)
+
+
+def levels(mean: Tensor, modality: Modality) -> Tensor:
+    """The predictor at which the channels of a modality have their means."""
+    mean = mean[modality.start : modality.stop]
     if modality.likelihood in COUNTS:
         return mean.clamp(min=1e-2).log()
     if modality.likelihood == "bernoulli":
@@ -37,16 +43,24 @@ def levels(batch: SeriesBatch, modality: Modality) -> Tensor:
     return mean if modality.likelihood in ("gaussian", "student-t") else torch.zeros_like(mean)
 
 
-def components(batch: SeriesBatch, level: Tensor, latents: int) -> Components | None:
+def slopes(mean: Tensor, modality: Modality) -> Tensor:
+    """By how much the predictor moves for a small move of the mean."""
+    mean = mean[modality.start : modality.stop]
+    if modality.likelihood != "bernoulli":
+        return torch.ones_like(mean)
+    return (mean * (1 - mean)).clamp(min=_VARIANCE).reciprocal()
+
+
+def components(batch: SeriesBatch, mean: Tensor, latents: int) -> Components | None:
     """Principal components of the covariances over pairs that were both observed; None where there are too few data.
 
     Args:
-        batch: ``C`` channels. level: ``[C]``. latents: ``K <= C``.
+        batch: ``C`` channels. mean: ``[C]``. latents: ``K <= C``.
     """
     mask = batch.mask.to(batch.values.dtype)
     if latents > batch.n_channels or int(batch.mask.any(1).sum()) < 2 * latents:
         return None
-    centred = torch.where(batch.mask, batch.values - level, torch.zeros_like(mask))
+    centred = torch.where(batch.mask, batch.values - mean, torch.zeros_like(mask))
     cov = (centred.mT @ centred) / (mask.mT @ mask).clamp(min=1.0)
     values, vectors = torch.linalg.eigh(cov)
     rest = values[:-latents].mean().clamp(min=0.0) if latents < len(values) else values.new_zeros(())
@@ -58,8 +72,8 @@ def components(batch: SeriesBatch, level: Tensor, latents: int) -> Components | 
 
 
 @torch.no_grad()
-def start_decoders(parts: Sequence[torch.nn.Module], level: Tensor, found: Components | None) -> None:
-    """Levels, and weights where there are components; ``parts`` in the order of the channels."""
+def start_decoders(parts: Sequence[torch.nn.Module], level: Tensor, weight: Tensor | None) -> None:
+    """Levels, and weights ``[C, K]`` where there are any; ``parts`` in the order of the channels."""
     linears = [part.linear if isinstance(part, MLPDecoder) else part for part in parts]
     at = 0
     for part in linears:
@@ -67,18 +81,18 @@ def start_decoders(parts: Sequence[torch.nn.Module], level: Tensor, found: Compo
             continue
         own = slice(at, at + len(part.bias))
         part.bias.copy_(level[own])
-        if found is not None:
-            part.weight.copy_(found.weight[own])
+        if weight is not None:
+            part.weight.copy_(weight[own])
         at = own.stop
 
 
 @torch.no_grad()
-def start_encoder(part: PotentialEncoder, own: slice, level: Tensor, found: Components) -> None:
+def start_encoder(part: PotentialEncoder, own: slice, mean: Tensor, found: Components) -> None:
     """The exact potentials of orthogonal columns and equal noise, with the missing share counted on average."""
     W, seen = found.weight[own], found.observed[own].mean().clamp(min=1e-3)
     spread = found.noise[own].square().mean()
     # a latent that this block hardly sees: no more shift than its columns hold
     power = torch.maximum(W.square().sum(0), _LEAST * spread / seen)
     into = (W / power / seen).mT
-    part.linear.weight[: part.latents] = torch.cat([into, -into * level[own]], dim=1)
+    part.linear.weight[: part.latents] = torch.cat([into, -into * mean[own]], dim=1)
     part.linear.bias[part.latents :] = (seen * power / spread).clamp(max=_MOST).expm1().log()
