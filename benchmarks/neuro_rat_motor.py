@@ -80,7 +80,8 @@ def _co_smoothing(counts: xr.DataArray, tiny: bool) -> Iterable[Row]:
     sets = {"default": DEFAULT} if tiny else candidates()
     quick: dict[str, Any] = {"folds": 2, "ridges": [300.0]} if tiny else {}
     found = cosmooth(counts, **SPLIT, features=sets, **quick)
-    folds = ", ".join(f"{name} {bits:.4f}" for name, bits in zip(sets, found.validation.values, strict=False))
+    tried = zip(found.validation["candidate"].values, found.validation.values, strict=True)
+    folds = ", ".join(f"{name} {bits:.4f}" for name, bits in tried)
     bits = {null: float(found.scores["co_bps"].sel(null=null)) for null in ("evaluation", "train")}
     note = f"{found.choice}; on folds of training trials: {folds}; null of training means: {bits['train']:.4f}"
     common: dict[str, Any] = {"ours": bits["evaluation"], "unit": "bits/spike", "higher": True, "versions": versions()}
