@@ -105,7 +105,11 @@ def constant(jura: Jura) -> float:
 
 def rows(*, tiny: bool = False) -> Iterable[Row]:
     """Goal: an error of at most .44, below the mean and the process alone."""
-    jura = data()
+    try:
+        jura = data()
+    except ResourceError as err:
+        yield Row(name="jura/absent", ours=float("nan"), peer=None, unit="", note=str(err), versions=versions())
+        return
     seeds, steps = (range(1), 2) if tiny else (range(2), 200)
     forms = {hidden: [autoencoder(jura, hidden=hidden, steps=steps, seed=seed) for seed in seeds] for hidden in (0, 16)}
     best = min(forms, key=lambda hidden: np.mean([found.loss for found in forms[hidden]]))
