@@ -38,8 +38,8 @@ def _switching(seed, missing, S=6, T=200, C=6, noise=0.3):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("missing", [0.0, 0.3])
-def test_the_regimes_of_a_switching_system_are_recovered(missing):
+@pytest.mark.parametrize(("missing", "least"), [(0.0, 0.9), (0.3, 0.85)])
+def test_the_regimes_of_a_switching_system_are_recovered(missing, least):
     found = []
     for seed in range(3):
         ds, regimes = _switching(seed, missing)
@@ -51,7 +51,7 @@ def test_the_regimes_of_a_switching_system_are_recovered(missing):
         # the regimes' turns, whatever their order
         turns = sorted(fitted.model.summary()[f"turn[{k}]"] for k in range(3))
         np.testing.assert_allclose(turns, [0.15, 0.6, 1.4], atol=0.15)
-    assert min(found) >= 0.9, found
+    assert min(found) >= least, found
 
 
 @pytest.mark.slow
