@@ -268,3 +268,10 @@ def test_many_short_series_take_no_python_loop():
     began = time.perf_counter()
     run_baselines(batch, t + 1, season=0.3)
     assert time.perf_counter() - began < 10
+
+
+def test_leads_that_differ_by_rounding_only_share_their_error() -> None:
+    lead = torch.tensor([0.1 * 3, 0.3] * 300 + [0.6] * 300, dtype=torch.float64)
+    assert lead[0] != lead[1]
+    found = fit_lead_error(lead, torch.ones_like(lead), slope=0.0, fallback=1.0).at(lead)
+    torch.testing.assert_close(found, torch.ones_like(lead))

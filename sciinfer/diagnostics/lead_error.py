@@ -25,7 +25,9 @@ class LeadError(NamedTuple):
             x = lead.clamp(self.lead[0], self.lead[-1]).log()
             knots = self.lead.log()
             right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
-            weight = (x - knots[right - 1]) / (knots[right] - knots[right - 1])
+            # leads of an even grid differ by rounding: two bins may have one and the same mean
+            width = (knots[right] - knots[right - 1]).clamp(min=torch.finfo(knots.dtype).tiny)
+            weight = (x - knots[right - 1]) / width
             inside = torch.lerp(self.variance[right - 1], self.variance[right], weight.clamp(0.0, 1.0))
         return inside * (lead / self.lead[-1]).clamp(min=1.0) ** self.slope
 
