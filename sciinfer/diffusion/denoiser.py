@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class Denoiser(ABC):
 
     #: of one signal
     shape: tuple[int, ...]
+    #: is ``dD/du`` symmetric: that of an exact denoiser is
+    symmetric: bool = True
 
     @abstractmethod
     def denoise(self, u: Tensor, s: Tensor) -> Tensor:
@@ -28,7 +31,7 @@ class Denoiser(ABC):
         """``grad log p_s(u)``, ``[n, *shape]``."""
         return (self.denoise(u, s) - u) / s**2
 
-    def with_covariance(self, u: Tensor, s: Tensor) -> tuple[Tensor, Product]:
+    def with_covariance(self, u: Tensor, s: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """``D`` and the product ``v -> Cov[x | u] v``, one evaluation of the denoiser for both.
 
         References:
@@ -69,7 +72,7 @@ class Counted(Denoiser):
     """
 
     def __init__(self, inner: Denoiser) -> None:
-        self.inner, self.shape, self.evaluations = inner, inner.shape, 0
+        self.inner, self.shape, self.symmetric, self.evaluations = inner, inner.shape, inner.symmetric, 0
 
     def denoise(self, u: Tensor, s: Tensor) -> Tensor:
         """The inner one's.
