@@ -107,7 +107,7 @@ def condition_potentials(
         >>> one = torch.ones(1, 1, 1, dtype=torch.float64)
         >>> process = LatentGPs([Matern12()])
         >>> path = condition_potentials(process, process.readout(), one[..., 0], Sites(one, one), one[..., 0])
-        >>> round(float(path.mean(path.bridge.at_query)), 6)
+        >>> round(float(path.mean(path.bridge.at_query).detach()), 6)
         0.5
     """
     prior = SitePrior(*process.transition(torch.zeros_like(time[:, :1])), process.initial()[1][None], readout)
