@@ -16,7 +16,7 @@ from sciinfer.errors import DataError, SchemaError
 from sciinfer.labelled.readers.common import reading
 
 from .events import cut
-from .ragged import ragged_spikes
+from .ragged import check_ragged, ragged_spikes, trial_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +91,36 @@ def from_nwb(nwb: Any, *, trials: bool | None = None) -> xr.Dataset:
     windows = None if nwb.trials is None or trials is False else _columns_of(nwb.trials)
     times = np.asarray(index.target.data[:], dtype=np.float64)
     return _session(times, np.asarray(index.data[:]), _columns_of(nwb.units), windows, [])
+
+
+def to_nwb(spikes: xr.Dataset, nwb: Any) -> Any:
+    """Add ragged spikes to an ``NWBFile``: a row of its units per unit, and of its trials per trial, in session time.
+
+    Args:
+        spikes: ragged spikes. A window without trials (one trial from time zero) adds no row of trials.
+        nwb: the object of pynwb, which the caller makes, as it holds what only the caller knows (session, subject).
+
+    Returns:
+        ``nwb``. A coordinate of trials with units of seconds (an event) becomes a column, in session time.
+    """
+    spikes = check_ragged(spikes)
+    zero, row = spikes["origin"].values, trial_index(spikes)
+    time = spikes["time"].values + zero[row]
+    whole = spikes["unit"].dtype.kind in "iu"
+    for place, label in enumerate(spikes["unit"].values.tolist()):
+        nwb.add_unit(spike_times=np.sort(time[spikes["unit_index"].values == place]), id=label if whole else place)
+    if spikes.sizes["trial"] == 1 and zero[0] == 0:
+        return nwb
+    own = ("trial", "start", "stop", "origin")
+    along = {str(n): c for n, c in spikes.coords.items() if c.dims == ("trial",) and n not in own}
+    events = [name for name, c in along.items() if c.attrs.get("units") == "s"]
+    for name in events:
+        nwb.add_trial_column(name, str(along[name].attrs.get("long_name") or name))
+    for i in range(spikes.sizes["trial"]):
+        columns = {name: float(along[name][i]) + zero[i] for name in events}
+        edges = {"start_time": float(spikes["start"][i] + zero[i]), "stop_time": float(spikes["stop"][i] + zero[i])}
+        nwb.add_trial(**edges, **columns)
+    return nwb
 
 
 def _columns_of(table: Any) -> Table:

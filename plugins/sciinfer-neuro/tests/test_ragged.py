@@ -1,5 +1,7 @@
 """Ragged spikes: windows, units, tables, cutting and aligning."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,7 @@ from sciinfer_neuro.tables import from_table, to_table, to_windows
 from sciinfer_neuro.units import seconds
 
 from sciinfer.errors import ConfigError, DataError, SchemaError, SciInferWarning, ShapeError, TimeError, UnitsError
+from sciinfer.labelled.io import read, write
 
 
 def random_spikes(seed: int = 0, trials: int = 7, units: int = 4, n: int = 300) -> xr.Dataset:
@@ -40,6 +43,14 @@ def test_the_table_round_trip_is_exact() -> None:
     shuffled.attrs = {"units": "s"}
     assert from_table(shuffled, to_windows(spikes), unit_labels=spikes.unit).identical(spikes)
     pd.testing.assert_frame_equal(to_table(back), to_table(spikes))
+
+
+def test_files_keep_the_spikes(tmp_path: Path) -> None:
+    spikes = random_spikes()
+    write(spikes, tmp_path / "spikes.nc")
+    back = read(tmp_path / "spikes.nc")
+    xr.testing.assert_equal(check_ragged(back), spikes)
+    assert back.row_size.attrs == spikes.row_size.attrs
 
 
 def test_milliseconds_are_converted_once() -> None:

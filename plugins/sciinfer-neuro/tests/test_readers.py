@@ -13,7 +13,7 @@ import xarray as xr
 from sciinfer_neuro.events import align
 from sciinfer_neuro.neo_io import from_neo, read_neo, to_neo
 from sciinfer_neuro.npz import read_npz
-from sciinfer_neuro.nwb import from_nwb, read_nwb
+from sciinfer_neuro.nwb import from_nwb, read_nwb, to_nwb
 from sciinfer_neuro.pynapple_io import from_pynapple, read_pynapple, to_pynapple
 from sciinfer_neuro.ragged import ragged_spikes, select_trials
 from sciinfer_neuro.tables import to_table
@@ -269,6 +269,16 @@ def test_files_of_pynwb_itself(tmp_path: Path) -> None:
     with pynwb.NWBHDF5IO(str(tmp_path / "a.nwb"), "r") as io:
         stored = from_nwb(io.read())
     assert stored.identical(from_nwb(made)) and stored.equals(ours.drop_dims(["position_time", "speed_time"]))
+
+
+def test_to_nwb_and_back() -> None:
+    pynwb = pytest.importorskip("pynwb", reason="pynwb is not installed")
+    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    ours = from_nwb(pynwb_file(pynwb)).drop_vars(["quality", "choice"])
+    empty = pynwb.NWBFile(session_description="a session", identifier="two", session_start_time=start)
+    back = from_nwb(to_nwb(ours, empty))
+    xr.testing.assert_allclose(back, ours)
+    assert back.go_time.attrs["units"] == "s"
 
 
 def test_nwb_trials(tmp_path: Path) -> None:
