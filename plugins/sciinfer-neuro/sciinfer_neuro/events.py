@@ -49,9 +49,7 @@ def align(
     used = units or (str(events.attrs.get("units", "s")) if isinstance(events, xr.DataArray) else "s")
     before, after = (float(edge) for edge in seconds(list(window), used, what="window"))
     if not after > before:
-        raise ConfigError(
-            f"the window is ({before:g}, {after:g}) s", variable="window", fix="pass (a, b), a < b"
-        )
+        raise ConfigError(f"the window is ({before:g}, {after:g}) s", variable="window", fix="pass (a, b), a < b")
     source, labels = _sources(spikes, when)
     known = np.isfinite(when)
     low = np.maximum(when + before, spikes["start"].values[source])
