@@ -11,7 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciinfer.diffusion import EDM, Counted, ExactAncestral, GaussianDenoiser, Heun, MixtureDenoiser, Sampler, sample
+from sciinfer.diffusion import (
+    EDM,
+    Counted,
+    DPMSolver,
+    ExactAncestral,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    Sampler,
+    sample,
+)
 from sciinfer.diffusion.krylov import conjugate_gradients, gmres
 from sciinfer.inverse.guided import Guided
 
@@ -44,7 +53,7 @@ def quality(draws: Tensor, case: dict[str, Any]) -> dict[str, float]:
     }
 
 
-@pytest.mark.parametrize(("sampler", "steps"), [(Heun(), 64), (ExactAncestral(8), 16)], ids=["heun", "ancestral"])
+@pytest.mark.parametrize(("sampler", "steps"), [(DPMSolver(3), 64), (ExactAncestral(8), 16)], ids=["dpm", "ancestral"])
 @pytest.mark.parametrize("name", INSTANCES)
 @pytest.mark.slow
 def test_linear_gaussian_posteriors(name: str, sampler: Sampler, steps: int) -> None:

@@ -26,6 +26,7 @@ class Guided(Denoiser):
         Rozet, Andry, Lanusse, Louppe (2024), Learning diffusion priors from observations by expectation maximization.
 
     Example:
+        >>> import torch
         >>> from sciinfer.diffusion import GaussianDenoiser
         >>> one = torch.ones(1, dtype=torch.float64)
         >>> guided = Guided(GaussianDenoiser(0 * one, one[None]), lambda x: x, lambda v: v, 2 * one)
