@@ -53,7 +53,8 @@ class MixtureDenoiser(Denoiser):
     """``x ~ sum_k w_k N(m_k, C_k)``: responsibilities times the components' own denoisers.
 
     Args:
-        weights: ``[K]``, of any sum. means: ``[K, n]``. covariances: ``[K, n, n]``, or variances ``[K]`` or a number.
+        weights: ``[K]``, of any sum. means: ``[K, n]``. covariances: ``[K, n, n]``, one ``[n, n]`` for all, variances
+            ``[K]`` or a number.
         shape: of a signal, default ``(n,)``.
 
     Example:
@@ -73,12 +74,12 @@ class MixtureDenoiser(Denoiser):
         if math.prod(self.shape) != n or weights.shape != (K,):
             raise ShapeError(f"{list(weights.shape)} weights, {list(means.shape)} means for signals {self.shape}")
         given = torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
-        self.isotropic = given.ndim < 3
+        self.isotropic, self.shared = given.ndim < 2, given.ndim == 2
         if self.isotropic:
             self.values, self.vectors = given.expand(K)[:, None].expand(K, n), None
         else:
-            values, self.vectors = torch.linalg.eigh(0.5 * (given + given.mT))
-            self.values = values.clamp(min=0.0)
+            values, vectors = torch.linalg.eigh(0.5 * (given + given.mT))
+            self.values, self.vectors = values.clamp(min=0.0).expand(K, n), vectors.expand(K, n, n)
 
     def denoise(self, u: Tensor, s: Tensor) -> Tensor:
         """``[n, *shape]``."""
@@ -107,6 +108,14 @@ class MixtureDenoiser(Denoiser):
         z = z * self.values[which].sqrt()
         turned = z if self.vectors is None else torch.einsum("bj,bij->bi", z, self.vectors[which])
         return (like[which] + turned).reshape(n, *self.shape)
+
+    def covariances(self) -> Tensor:
+        """``[K, n, n]``, or ``[1, n, n]`` where all are the same."""
+        if self.vectors is None:
+            same = bool((self.values == self.values[0]).all())
+            return torch.diag_embed(self.values[:1] if same else self.values)
+        values, vectors = (self.values[:1], self.vectors[:1]) if self.shared else (self.values, self.vectors)
+        return (vectors * values[:, None]) @ vectors.mT
 
     def prior_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Exact."""

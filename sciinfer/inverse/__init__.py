@@ -3,6 +3,8 @@
 from .budget import Budget
 from .exact import Solution, solve_exact
 from .field import GaussianField
+from .guided import Guided
+from .mixture import condition_mixture
 from .observation import Observation
 from .prior import Gaussian, GaussianPrior
 from .select import choose_method
@@ -12,8 +14,10 @@ __all__ = [
     "Gaussian",
     "GaussianField",
     "GaussianPrior",
+    "Guided",
     "Observation",
     "Solution",
     "choose_method",
+    "condition_mixture",
     "solve_exact",
 ]

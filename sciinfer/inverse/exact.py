@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, DataError, ShapeError
+from ..diffusion import MixtureDenoiser
+from ..errors import ConfigError, ShapeError
 from .budget import Budget, Meter
+from .mixture import condition_mixture
 from .observation import Observation
 from .prior import Gaussian
+from .whitened import whiten
 
 __entries__ = [
     {
@@ -20,7 +22,7 @@ __entries__ = [
         "name": "exact",
         "class": "exact",
         "target": "solve_exact",
-        "summary": "Closed form for a linear operator, a Gaussian prior and Gaussian noise.",
+        "summary": "Closed form for a linear operator, Gaussian noise and a Gaussian prior or a mixture of Gaussians.",
         "references": ("Rasmussen and Williams (2006), Gaussian Processes for Machine Learning, appendix A",),
     }
 ]
@@ -57,7 +59,7 @@ class Whitened(NamedTuple):
 
 
 def solve_exact(
-    prior: Gaussian,
+    prior: Gaussian | MixtureDenoiser,
     observation: Observation,
     y: Any,
     *,
@@ -73,7 +75,7 @@ def solve_exact(
     computed in units of the noise; a datum that is NaN or masked is deleted.
 
     Args:
-        prior: Gaussian over ``[*shape]``, the operator's domain.
+        prior: Gaussian over ``[*shape]``, the operator's domain, or a mixture of Gaussians.
         observation: linear operator and noise.
         y: ``[*range]``, NaN = missing.
         draws: how many exact draws.
@@ -102,30 +104,42 @@ def solve_exact(
     if draws and generator is None:
         raise ConfigError("draws need a generator", variable="generator", fix="pass sciinfer.random.generator(seed)")
     meter = Meter(budget)
-    problem, missing = _whiten(prior, observation, y, meter)
-    chosen = _form(form, len(problem.b), prior.rank)
+    if isinstance(prior, MixtureDenoiser):
+        return _solve_mixture(prior, observation, y, draws, generator, meter)
+    data = whiten(observation, y, prior.mean, meter)
+    problem = Whitened(prior, data.forward, data.adjoint, data.b, data.log_sd, meter)
+    chosen = _form(form, len(data.b), prior.rank)
     rng = generator if generator is not None else torch.Generator()
     if chosen == "cg":
         answer = forms.by_cg(problem, draws, rng, tolerance)
     else:
         answer = (forms.by_data if chosen == "data" else forms.by_signal)(problem, draws, rng)
     head = {"class": "exact", "form": chosen, "nfe": meter.nfe, "seconds": meter.seconds}
-    counts = {"data": len(problem.b), "missing": missing, "jitter": prior.jitter}
+    counts = {"data": len(data.b), "missing": data.missing, "jitter": prior.jitter}
     return answer._replace(stats={**head, **counts, **answer.stats})
 
 
+def _solve_mixture(
+    prior: MixtureDenoiser, observation: Observation, y: Any, draws: int, generator: torch.Generator | None,
+    meter: Meter,
+) -> Solution:  # fmt: skip
+    found = condition_mixture(prior, observation, y, meter)
+    posterior, like = found.posterior, prior.means
+    mean, variance = posterior.prior_moments(like)
+    drawn = posterior.sample(draws, generator) if generator is not None else like.new_zeros(0, *prior.shape)
+    stats = {
+        "class": "exact", "form": "mixture", "nfe": meter.nfe, "seconds": meter.seconds, "missing": found.missing,
+        "log_evidence": found.log_evidence, "components": len(like),
+    }  # fmt: skip
+    return Solution(drawn, mean, variance, stats)
+
+
 def _check_structure(prior: Any, observation: Observation) -> None:
-    if not isinstance(prior, Gaussian):
+    if not isinstance(prior, Gaussian | MixtureDenoiser):
         raise ConfigError(
-            f"method 'exact' needs a Gaussian prior, got {type(prior).__name__}",
+            f"method 'exact' needs a Gaussian prior or a mixture, got {type(prior).__name__}",
             variable="prior",
-            fix="pass a GaussianPrior or GaussianField, or another method",
-        )
-    if not observation.operator.linear:
-        raise ConfigError(
-            f"method 'exact' needs a linear operator, {type(observation.operator).__name__} is not",
-            variable="operator",
-            fix="choose a method for nonlinear operators (for example 'laplace'), or linearise the operator",
+            fix="pass a GaussianPrior, a GaussianField or a MixtureDenoiser, or another method",
         )
     domain = observation.operator.domain
     fits = domain.ndim == len(prior.shape)
@@ -136,36 +150,6 @@ def _check_structure(prior: Any, observation: Observation) -> None:
             variable="prior",
             fix="build both on the same grid",
         )
-
-
-def _whiten(prior: Gaussian, observation: Observation, y: Any, meter: Meter) -> tuple[Whitened, int]:
-    op, like = observation.operator, prior.mean
-    data = y if isinstance(y, Tensor) else torch.as_tensor(np.asarray(y))
-    if data.is_complex():
-        raise DataError("complex data are not supported", variable="y", fix="stack real and imaginary parts")
-    data = data.detach().to(dtype=like.dtype, device=like.device)
-    meter.spend(1)
-    image = op.forward(like)
-    if data.shape != image.shape:
-        raise ShapeError(
-            f"y has shape {tuple(data.shape)}, the operator gives {tuple(image.shape)} with dims {op.range.dims}",
-            variable="y",
-            fix="pass y in the operator's range",
-        )
-    keep = observation.observed(data, ndim=data.ndim).flatten().nonzero()[:, 0]
-    sd = observation.spread(tuple(data.shape))[0].to(like).flatten()[keep]
-
-    def forward(x: Tensor) -> Tensor:
-        meter.spend(len(x))
-        return op.forward(x).flatten(1)[:, keep] / sd
-
-    def adjoint(v: Tensor) -> Tensor:
-        meter.spend(len(v))
-        filled = v.new_zeros(len(v), data.numel()).index_copy(1, keep, v / sd)
-        return op.adjoint(filled.reshape(len(v), *data.shape))
-
-    b = (data - image).flatten()[keep] / sd
-    return Whitened(prior, forward, adjoint, b, float(sd.log().sum()), meter), data.numel() - len(keep)
 
 
 def _form(form: Form, data: int, rank: int) -> Form:

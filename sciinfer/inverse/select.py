@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..diffusion import MixtureDenoiser
 from ..errors import ConfigError
 from .observation import Observation
 from .prior import Gaussian
@@ -12,7 +13,8 @@ from .prior import Gaussian
 def choose_method(prior: Any, observation: Observation) -> tuple[str, str]:
     """The method's registered name, and the reason in one sentence.
 
-    Linear operator, Gaussian noise and Gaussian prior give ``exact``. Nothing else has a method yet.
+    Linear operator, Gaussian noise and a Gaussian prior or a mixture of Gaussians give ``exact``; nothing else has a
+    method yet.
 
     Raises:
         ConfigError: no registered method suits.
@@ -28,9 +30,11 @@ def choose_method(prior: Any, observation: Observation) -> tuple[str, str]:
             "exact",
             "linear operator, Gaussian noise and Gaussian prior: the posterior is known in closed form",
         )
+    if linear and isinstance(prior, MixtureDenoiser):
+        return "exact", "linear operator, Gaussian noise, and a prior that is a mixture of Gaussians: closed form"
     found = f"a {'linear' if linear else 'nonlinear'} operator with a prior of type {type(prior).__name__}"
     raise ConfigError(
         f"no method is registered for {found}",
         variable="method",
-        fix="use a linear operator and a GaussianPrior or GaussianField, or name a plugin's method",
+        fix="use a linear operator and a GaussianPrior, GaussianField or mixture, or name a plugin's method",
     )
