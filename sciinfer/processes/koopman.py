@@ -20,18 +20,18 @@ _OWN = 1e-6
 
 
 class KoopmanProcess(LinearProcess):
-    """``dz = F z dt + B u dt + dW``, ``F`` block-diagonal: ``[[-g, -w], [w, -g]]`` for each pair, ``-g`` for real modes.
+    """``dz = F z dt + B u dt + dW``; ``F`` has a block ``[[-g, -w], [w, -g]]`` for each pair, ``-g`` for real modes.
 
-    ``A(h) = exp(-g h) R(w h)``. Noise ``"stationary"``: every block on its own, ``Q = (1 - exp(-2 g h)) I``, so that the
-    stationary variance is one and the amplitude is the readout's. ``"dense"``: covariance rate ``D`` between all modes,
+    ``A(h) = exp(-g h) R(w h)``. Noise ``"stationary"``: every block on its own, ``Q = (1 - exp(-2 g h)) I``, so that
+    the stationary variance is one and the amplitude is the readout's. ``"dense"``: covariance rate ``D`` between all modes,
     in complex modal coordinates ``Q_ij = D_ij (exp((l_i + conj l_j) h) - 1) / (l_i + conj l_j)``; every diagonalisable
     stable linear SDE is of this form up to the readout. A block that is not damped for certain (``"unit-circle"``,
     ``"free"``) starts at ``N(0, I)`` and has a rate of noise of its own, ``Q = q (1 - exp(-2 g h)) / 2 g I``.
 
     Args:
         dim: ``d``; modes come in pairs, an odd one is real.
-        spectrum: ``"stable"`` (``|exp(l h)| < 1``), ``"unit-circle"`` (``= 1``), ``"mixed"`` (the first half of the pairs
-            on the unit circle, the rest stable), ``"free"`` (damping of either sign).
+        spectrum: ``"stable"`` (``|exp(l h)| < 1``), ``"unit-circle"`` (``= 1``), ``"mixed"`` (the first half of the
+            pairs on the unit circle, the rest stable), ``"free"`` (damping of either sign).
         noise: ``"stationary"`` or ``"dense"``.
         inputs: number of control inputs ``u``, piecewise constant. rate: typical starting frequency, per model time.
         generator: starting frequencies.
@@ -72,10 +72,12 @@ class KoopmanProcess(LinearProcess):
         turns = torch.rand(self.pairs, generator=generator, dtype=torch.float64)
         self.log_frequency = nn.Parameter(math.log(rate) - 2.0 + 3.0 * turns)
         driven = spectrum != "stable"
-        self.log_drive = nn.Parameter(torch.full((dim if driven else 0,), math.log(0.02 * rate), dtype=torch.float64))
+        drive = torch.full((dim if driven else 0,), math.log(0.02 * rate), dtype=torch.float64)
+        self.log_drive = nn.Parameter(drive)
         mix = torch.eye(dim, dtype=torch.float64) + 0.1 * torch.randn(
             dim, dim, generator=generator, dtype=torch.float64
         )
+        mix = mix + torch.eye(dim, dtype=torch.float64)
         self.mixing = nn.Parameter(mix if noise == "dense" else mix[:0])
         # small, not zero: the readout of an input that does nothing would not be trained
         self.control = nn.Parameter(0.1 * torch.randn(dim, inputs, generator=generator, dtype=torch.float64))
@@ -113,7 +115,7 @@ class KoopmanProcess(LinearProcess):
         if bool(bad.any()):
             k = int(torch.nonzero(bad)[0])
             raise NumericalError(
-                f"mode {k} has damping {float(damping[k]):.3g} and frequency {float(frequency[k]):.3g}",
+                f"mode {k} has damping {damping[k].item():.3g} and frequency {frequency[k].item():.3g}",
                 variable="eigenvalue",
                 index=k,
                 fix="restart from other values or a smaller learning rate; nothing was put in its place",
@@ -157,7 +159,7 @@ class KoopmanProcess(LinearProcess):
         if not bool(finite.all()):
             k = int(torch.nonzero(~finite)[0])
             raise NumericalError(
-                f"mode {k} overflows within a step (damping {float(self.damping()[k]):.3g})",
+                f"mode {k} overflows within a step (damping {self.damping()[k].item():.3g})",
                 variable="eigenvalue",
                 index=k,
                 fix='use spectrum="stable", whose modes cannot grow',
