@@ -47,7 +47,7 @@ def bin_spikes(
         raise ConfigError(f"the width of a bin is {width}", variable="width", fix="pass seconds, above zero")
     spikes = check_ragged(spikes)
     low, high = spikes["start"].values, spikes["stop"].values
-    left = _left_edges(low, high, width, start, stop)
+    left = left_edges(low, high, width, start, stop)
     share = exposure_of(low, high, left, width)
     row, cell = trial_index(spikes), spikes["unit_index"].values
     place, inside = _places(spikes["time"].values, row, left, width, share, start is None and stop is None)
@@ -121,7 +121,18 @@ def unbin(binned: xr.Dataset) -> xr.Dataset:
     return assemble(time, cell, row, low, high, zero, counts["unit"].values, counts["trial"].values)
 
 
-def _left_edges(low: np.ndarray, high: np.ndarray, width: float, start: float | None, stop: float | None) -> np.ndarray:
+def left_edges(
+    low: np.ndarray, high: np.ndarray, width: float, start: float | None = None, stop: float | None = None
+) -> np.ndarray:
+    """Left edges ``[T]`` of bins that cover the windows ``[low, high)`` of all trials.
+
+    Raises:
+        ConfigError: an empty grid. DataError: trials that lie apart on one clock.
+
+    Example:
+        >>> left_edges(np.zeros(1), np.ones(1), 0.5).tolist()
+        [0.0, 0.5]
+    """
     first = float(low.min()) if start is None else start
     last = float(high.max()) if stop is None else stop
     if not last > first:

@@ -6,7 +6,8 @@ Under the right rate the integral of the rate between two spikes is exponential 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -98,10 +99,20 @@ def time_rescaling(
     order = (by, other, "time")
     r = rates.transpose(*order).values.astype(np.float64)
     rng = numpy_generator(seed, "time rescaling")
-    rows = [_test(rescaled(*pair, kind=kind, rng=rng)) for pair in zip(y.transpose(*order).values, r, strict=True)]
-    found = {name: (by, np.array(column)) for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True)}
-    labels = {by: y[by]} if by in y.coords else {}
-    return xr.Dataset(found, coords=labels, attrs={"null": "spikes follow the rates", "kind": kind})
+    samples = [rescaled(*pair, kind=kind, rng=rng) for pair in zip(y.transpose(*order).values, r, strict=True)]
+    return uniformity(samples, by, {by: y[by]} if by in y.coords else {}).assign_attrs(kind=kind)
+
+
+def uniformity(samples: Sequence[np.ndarray], dim: str, labels: Mapping[str, Any]) -> xr.Dataset:
+    """Kolmogorov-Smirnov tests of rescaled intervals against the uniform law, one along ``dim`` for each sample.
+
+    Example:
+        >>> int(uniformity([np.linspace(0.05, 0.95, 10)], "unit", {"unit": ["a"]}).spikes.sel(unit="a"))
+        10
+    """
+    columns = zip(*map(_test, samples), strict=True)
+    found = {name: (dim, np.array(column)) for name, column in zip(_COLUMNS, columns, strict=True)}
+    return xr.Dataset(found, coords=labels, attrs={"null": "spikes follow the rates"})
 
 
 _COLUMNS = ("statistic", "p_value", "spikes", "band", "inside")
