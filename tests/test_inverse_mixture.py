@@ -29,11 +29,8 @@ def stored(*parts: str) -> np.lib.npyio.NpzFile:
 def small() -> tuple[MixtureDenoiser, Observation, Tensor]:
     g = torch.Generator().manual_seed(0)
     L = torch.randn(3, 2, 2, generator=g, dtype=F64)
-    prior = MixtureDenoiser(
-        torch.tensor([0.2, 0.5, 0.3], dtype=F64),
-        torch.randn(3, 2, generator=g, dtype=F64),
-        L @ L.mT + 0.1 * torch.eye(2),
-    )
+    means, C = torch.randn(3, 2, generator=g, dtype=F64), L @ L.mT + 0.1 * torch.eye(2, dtype=F64)
+    prior = MixtureDenoiser(torch.tensor([0.2, 0.5, 0.3], dtype=F64), means, C)
     return prior, Observation([[1.0, -0.5]], noise_sd=0.4), torch.tensor([0.7], dtype=F64)
 
 

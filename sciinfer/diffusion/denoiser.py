@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..errors import NumericalError
+from ..errors import ConfigError, NumericalError
 
 
 class Denoiser(ABC):
@@ -22,6 +22,8 @@ class Denoiser(ABC):
     shape: tuple[int, ...]
     #: is ``dD/du`` symmetric: that of an exact denoiser is
     symmetric: bool = True
+    #: is ``log_prob(u, s)`` known
+    density: bool = False
 
     @abstractmethod
     def denoise(self, u: Tensor, s: Tensor) -> Tensor:
@@ -41,6 +43,21 @@ class Denoiser(ABC):
             at = u.detach().requires_grad_()
             found = self.denoise(at, s)
         return found.detach(), Product(found, at, s)
+
+    def covariance(self, u: Tensor, s: Tensor) -> Tensor:
+        """``Cov[x | u]`` written out, ``[n, d, d]`` with ``d`` the numbers of a signal; ``d`` backward passes."""
+        size = u[0].numel()
+        product = self.with_covariance(u, s)[1]
+        eye = torch.eye(size, dtype=u.dtype, device=u.device).reshape(size, 1, *u.shape[1:])
+        return torch.stack([product(axis.expand_as(u)).flatten(1) for axis in eye], dim=2)
+
+    def log_prob(self, u: Tensor, s: Tensor | float = 0.0) -> Tensor:
+        """``log p_s(u)`` of the noisy signal, ``[n]``.
+
+        Raises:
+            ConfigError: the density is not known in closed form (see :func:`sciinfer.diffusion.log_prob`).
+        """
+        raise ConfigError(f"{type(self).__name__} has no density in closed form", fix="sciinfer.diffusion.log_prob")
 
     def prior_moments(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and variance ``[*shape]`` of the signal, to start from; zero and one if not known."""

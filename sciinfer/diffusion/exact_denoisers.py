@@ -27,7 +27,7 @@ class GaussianDenoiser(Denoiser):
         n = mean.numel()
         if covariance.shape != (n, n):
             raise ShapeError(f"a covariance of shape {list(covariance.shape)} for {n} numbers", fix=f"[{n}, {n}]")
-        self.mean, self.shape = mean, tuple(mean.shape)
+        self.mean, self.shape, self.density = mean, tuple(mean.shape), True
         values, self.vectors = torch.linalg.eigh(0.5 * (covariance + covariance.mT))
         self.values = values.clamp(min=0.0)
 
@@ -43,10 +43,16 @@ class GaussianDenoiser(Denoiser):
         variance = (self.vectors.square() * self.values).sum(1).reshape(self.shape)
         return self.mean.to(like), variance.to(like)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """``[n]``."""
-        centred = (x - self.mean).flatten(1) @ self.vectors
-        return -0.5 * (centred.square() / self.values + self.values.log() + math.log(2 * math.pi)).sum(1)
+    def log_prob(self, u: Tensor, s: Tensor | float = 0.0) -> Tensor:
+        """``log p_s(u)``, ``[n]``: of the signal itself at ``s = 0``."""
+        spread = self.values + squared_column(torch.as_tensor(s, dtype=u.dtype, device=u.device))
+        centred = (u - self.mean).flatten(1) @ self.vectors
+        return -0.5 * (centred.square() / spread + spread.log() + math.log(2 * math.pi)).sum(1)
+
+    def covariance(self, u: Tensor, s: Tensor) -> Tensor:
+        """The same for all, ``[n, d, d]``."""
+        gain = self.values * s**2 / (self.values + s**2)
+        return ((self.vectors * gain) @ self.vectors.mT).expand(len(u), -1, -1)
 
 
 class MixtureDenoiser(Denoiser):
@@ -70,7 +76,7 @@ class MixtureDenoiser(Denoiser):
     ) -> None:
         K, n = means.shape
         self.log_weights, self.means = (weights / weights.sum()).log(), means
-        self.shape = shape or (n,)
+        self.shape, self.density = shape or (n,), True
         if math.prod(self.shape) != n or weights.shape != (K,):
             raise ShapeError(f"{list(weights.shape)} weights, {list(means.shape)} means for signals {self.shape}")
         given = torch.as_tensor(covariances, dtype=means.dtype, device=means.device)
@@ -88,9 +94,26 @@ class MixtureDenoiser(Denoiser):
             gain = self.values[:, 0] / (self.values[:, 0] + squared_column(s))
             flat = (share * gain).sum(1, keepdim=True) * u.flatten(1) + (share * (1 - gain)) @ self.means
             return flat.reshape(u.shape)
+        return (share[..., None] * self._parts(u, s)).sum(1).reshape(u.shape)
+
+    def _parts(self, u: Tensor, s: Tensor) -> Tensor:
+        """Each component's own mean, ``[n, K, d]``."""
         shrunk = self._turned(u) * (self.values / (self.values + squared_column(s)[..., None]))
-        parts = torch.einsum("bkj,kij->bki", shrunk, self._basis()) + self.means
-        return (share[..., None] * parts).sum(1).reshape(u.shape)
+        return torch.einsum("bkj,kij->bki", shrunk, self._basis()) + self.means
+
+    def covariance(self, u: Tensor, s: Tensor) -> Tensor:
+        """Within the components and between them, ``[n, d, d]``; one ``s`` for all."""
+        share = self.responsibilities(u, s)
+        gain = self.values * s**2 / (self.values + s**2)
+        if self.isotropic:
+            parts = self.values[:, :1] / (self.values[:, :1] + s**2) * (u.flatten(1)[:, None] - self.means) + self.means
+            within = torch.diag_embed((share @ gain[:, :1]).expand(-1, self.means.shape[1]))
+        else:
+            parts = self._parts(u, s)
+            basis = self._basis()
+            within = torch.einsum("bk,kij->bij", share, (basis * gain[:, None]) @ basis.mT)
+        away = parts - (share[..., None] * parts).sum(1, keepdim=True)
+        return within + (share[..., None] * away).mT @ away
 
     def responsibilities(self, u: Tensor, s: Tensor) -> Tensor:
         """Probability of each component given ``u``, ``[n, K]``."""

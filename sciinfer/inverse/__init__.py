@@ -8,6 +8,7 @@ from .mixture import condition_mixture
 from .observation import Observation
 from .prior import Gaussian, GaussianPrior
 from .select import choose_method
+from .smc import solve_smc
 
 __all__ = [
     "Budget",
@@ -20,4 +21,5 @@ __all__ = [
     "choose_method",
     "condition_mixture",
     "solve_exact",
+    "solve_smc",
 ]

@@ -13,7 +13,7 @@ Made = tuple[tuple[Any, ...], dict[str, Any]]
 
 def core_cases() -> list[Case]:
     """All of them. Data sets, simulators, metrics and plots need none: the kit gives them its own inputs."""
-    return [*_operators(), *_likelihoods(), *_kernels(), *_priors(), *_readers(), *_plots(), *_solvers(), _method()]
+    return [*_operators(), *_likelihoods(), *_kernels(), *_priors(), *_readers(), *_plots(), *_solvers(), *_methods()]
 
 
 def _case(kind: str, name: str, make: Callable[[], Made], **inputs: Any) -> Case:
@@ -102,8 +102,8 @@ def _priors() -> list[Case]:
     ]
 
 
-def _method() -> Case:
-    return _case("methods", "exact", _with())
+def _methods() -> list[Case]:
+    return [_case("methods", name, _with()) for name in ("exact", "smc")]
 
 
 def _solvers() -> list[Case]:
