@@ -9,11 +9,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import Fitted, check, fit, load, names, open_dataset, solve
+    from .backtesting import Backtest, backtest
     from .fields import FittedField, fit_field, load_field
 
 _LAZY = {
+    "Backtest": "backtesting",
     "Fitted": "api",
     "FittedField": "fields",
+    "backtest": "backtesting",
     "check": "api",
     "fit": "api",
     "fit_field": "fields",
@@ -25,9 +28,11 @@ _LAZY = {
 }
 
 __all__ = [
+    "Backtest",
     "Fitted",
     "FittedField",
     "__version__",
+    "backtest",
     "check",
     "fit",
     "fit_field",

@@ -106,13 +106,14 @@ RANKS = {
     "variational": 3, "mcmc": 3, "gp": 3, "processes": 3, "diffusion": 3, "diagnostics": 3, "datasets": 3,
     "models": 4, "inverse": 4, "training": 4, "plots": 4,
     "report": 5, "fields": 5, "fitted": 5, "scoring": 5, "run_report": 5,
-    "api": 6,
+    "api": 6, "backtesting": 6,
     "cli": 7, "commands": 7, "doctor": 7, "demo": 7, "testing": 7, "__main__": 8,
 }  # fmt: skip
 #: said on purpose: the core hands its conformance cases to whoever asks, lazily
 EXCEPTIONS = {("extend", "testing")}
 KNOWS_XARRAY = {
-    "labelled", "diagnostics", "plots", "report", "run_report", "scoring", "api", "fitted", "fields", "extend",
+    "labelled", "diagnostics", "plots", "report", "run_report", "scoring", "api", "backtesting", "fitted", "fields",
+    "extend",
 }  # fmt: skip
 
 
