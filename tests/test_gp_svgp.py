@@ -116,3 +116,13 @@ def test_missing_values_and_errors():
         SparseGP(kernel, 0.05, likelihood=Gaussian())
     with pytest.raises(ConfigError, match="inducing"):
         SparseGP(kernel, 0.05, inducing=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
+def test_slopes_at_a_distance_of_zero_are_finite_in_either_precision(nu, dtype):
+    covariance = Matern(nu, lengthscale=[0.7, 1.3]).to(dtype)
+    x = torch.tensor([[0.0, 1.0], [0.0, 1.0], [2.0, 0.5]], dtype=dtype, requires_grad=True)
+    covariance(x, x).sum().backward()
+    slopes = [x.grad, *(p.grad for p in covariance.parameters())]
+    assert all(bool(slope.isfinite().all()) for slope in slopes)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sciinfer.errors import ConfigError, NumericalError, ShapeError
-from sciinfer.mcmc.sghmc import SGDraws, sghmc, slope_of
+from sciinfer.mcmc import sghmc, slope_of
+from sciinfer.mcmc.sghmc import SGDraws
 from sciinfer.random import generator
 
 F64 = torch.float64

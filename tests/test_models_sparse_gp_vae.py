@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import sciinfer as si
 from sciinfer.errors import ConfigError, ShapeError
 from sciinfer.gp.kernels import Matern32, Matern52
 from sciinfer.gp.spatial import Matern, as_covariance
+from sciinfer.likelihoods import Gaussian, JointLikelihood, Poisson
 from sciinfer.models.sparse_gp_vae import nn_gp_vae, sparse_gp_vae
 from sciinfer.models.sparse_gp_vae_core import RowBatch, RowGPVAE, gram, row_batch
 from sciinfer.models.sparse_gp_vae_inducing import SparseGPVAE, inducing_points
@@ -318,3 +320,17 @@ def test_cadmium_where_nickel_and_zinc_are_known() -> None:
     assert found.error <= jura.GOAL
     assert 0.82 <= found.coverage <= 0.97  # of 100 places: two standard errors are .06
     assert jura.alone(known) == pytest.approx(jura.IGP, abs=0.02)
+
+
+def test_counts_beside_real_values_start_at_their_log_rates() -> None:
+    """Each channel is linked as its own likelihood asks, in the start and in the encoder."""
+    law = JointLikelihood([Poisson(1), Gaussian(1)], [1, 1])
+    covariances = [Matern(1.5), Matern(1.5)]
+    model = SparseGPVAE(covariances, 2, inducing=4, inputs=1, likelihood=law, generator=generator(0, "weights"))
+    x = torch.linspace(0, 5, 30, dtype=F64)[:, None]
+    y = torch.cat([torch.full_like(x, 200.0) + x.round(), x.sin()], 1)
+    model.start(row_batch(x, y))
+    assert abs(float(model.decoder.bias[0].detach()) - math.log(202.5)) < 0.05
+    read = model.encoder.features(y, torch.ones_like(y, dtype=torch.bool))
+    torch.testing.assert_close(read[:, 0], y[:, 0].log1p())
+    torch.testing.assert_close(read[:, 1], y[:, 1])

@@ -286,3 +286,13 @@ def test_it_learns_van_der_pol_from_counts():
     inner = (truth >= draws.quantile(0.05, 0)) & (truth <= draws.quantile(0.95, 0))
     # of integers an interval of 90 % holds at least that
     assert float(inner.to(F64).mean()) > 0.88
+
+
+def test_a_channel_that_stands_still_starts_at_its_own_value():
+    """Whole numbers alone do not make counts of a Gaussian channel."""
+    time = torch.arange(6.0, dtype=F64)
+    values = torch.stack([torch.zeros(6, dtype=F64), torch.full((6,), 3.0, dtype=F64), time.sin()], 1)
+    schema = Schema(TimeAxis("t", "number", 0.0, 1.0), None, (Variable("a"),), tuple(Channel("a") for _ in range(3)))
+    model = xfads(schema, **TINY)
+    model.initialise(SeriesBatch.of([time], [values]))
+    torch.testing.assert_close(model.decoder.bias[:2].detach(), torch.tensor([0.0, 3.0], dtype=F64))

@@ -3,7 +3,7 @@
 from .base import Likelihood
 from .bernoulli import Bernoulli
 from .gaussian import Gaussian
-from .joint import JointLikelihood
+from .joint import JointLikelihood, channel_supports
 from .negative_binomial import NegativeBinomial
 from .ordinal import Ordinal
 from .point_process import PointProcess, point_process_rows
@@ -20,5 +20,6 @@ __all__ = [
     "PointProcess",
     "Poisson",
     "StudentT",
+    "channel_supports",
     "point_process_rows",
 ]

@@ -74,3 +74,16 @@ class JointLikelihood(Likelihood):
         """Each block's own."""
         for part, *block in zip(self.parts, self.split(y), self.split(mask), strict=True):
             part.initialise(*block)
+
+
+def channel_supports(likelihood: Likelihood, channels: int) -> list[str]:
+    """The support of each of ``channels``: that of its block, where there are several.
+
+    Example:
+        >>> from sciinfer.likelihoods import Gaussian, Poisson
+        >>> channel_supports(JointLikelihood([Poisson(2), Gaussian(1)], [2, 1]), 3)
+        ['count', 'count', 'real']
+    """
+    if not isinstance(likelihood, JointLikelihood):
+        return [likelihood.support] * channels
+    return [part.support for part, size in zip(likelihood.parts, likelihood.sizes, strict=True) for _ in range(size)]

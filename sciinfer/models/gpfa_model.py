@@ -198,7 +198,7 @@ class FactorModel(Model):
     def summary(self) -> dict[str, float]:
         """Active latents, their shares of the predictors' variance, length-scales, dispersion."""
         explained = self.frame().explained
-        shares = explained / explained.sum().clamp(min=1e-300)
+        shares = explained / explained.sum().clamp(min=torch.finfo(explained.dtype).tiny)
         active = explained > _ACTIVE * self.get_buffer("column_noise")
         found = {"active_latents": float(active.sum())}
         found |= {f"explained[{k}]": float(share) for k, share in enumerate(shares)}

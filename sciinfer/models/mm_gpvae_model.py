@@ -110,7 +110,9 @@ class MultiModalGPVAE(Model):
     def elbo_terms(self, batch: SeriesBatch, *, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Expected log-likelihood and divergence of each series, ``[S]`` each; deterministic without a generator."""
         padded = pad_for(batch)
-        sites = self.potentials(padded, None if generator is None else self._heard(padded, generator))
+        sites = self.potentials(
+            padded, self._heard(padded, generator) if self.training and generator is not None else None
+        )
         q = infer_latents(self.form, self.process, padded, sites, padded.time[:, :0])
         mean, variance = q.moments()
         return self._expected_log_prob(padded, mean, variance, generator).sum(1), q.divergence

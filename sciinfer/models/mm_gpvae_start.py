@@ -143,7 +143,11 @@ def _start_decoder(decoder: Decoder, likelihood: Likelihood, y: Tensor, seen: Te
 
 def _regress(x: Tensor, y: Tensor) -> Tensor:
     gram = x.mT @ x
-    ridge = 1e-8 * gram.diagonal().mean() * torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    ridge = (
+        max(1e-8, 32 * torch.finfo(x.dtype).eps)
+        * gram.diagonal().mean()
+        * torch.eye(len(gram), dtype=x.dtype, device=x.device)
+    )
     return torch.linalg.solve(gram + ridge, x.mT @ y)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ShapeError
 from ..gp.spatial import Covariance
-from ..likelihoods import Gaussian, Likelihood
+from ..likelihoods import Gaussian, Likelihood, channel_supports
 from ..nets import Decoder, LinearDecoder, MLPDecoder
 from ..nets.potentials import PotentialEncoder
 from ..processes import cubature
@@ -186,7 +186,8 @@ class RowGPVAE(nn.Module, ABC):
         K = len(covariances)
         self._covariances, self.channels, self.pairs = nn.ModuleList(covariances), channels, pairs
         self.likelihood = Gaussian(channels) if likelihood is None else likelihood
-        counts = self.likelihood.support == "count"
+        self.supports = channel_supports(self.likelihood, channels)
+        counts = [support == "count" for support in self.supports]
         self.encoder = PotentialEncoder(channels, K, hidden or (16,), generator=generator, counts=counts)
         self.decoder: Decoder = (
             MLPDecoder(K, channels, hidden, generator=generator)
@@ -309,7 +310,7 @@ class RowGPVAE(nn.Module, ABC):
         self.likelihood.initialise(rows, seen)
         if not len(rows):
             return
-        eta, count = _linked(rows, self.likelihood.support), seen.sum(0).clamp(min=1)
+        eta, count = _linked(rows, self.supports), seen.sum(0).clamp(min=1)
         centre = torch.where(seen, eta, 0.0).sum(0) / count
         white = torch.where(seen, eta - centre, 0.0)
         both = (white.mT @ white) / (seen.to(white.dtype).mT @ seen.to(white.dtype)).clamp(min=1)
@@ -381,8 +382,8 @@ def _frames(both: Tensor, count: Tensor, latents: int) -> tuple[Tensor, Tensor]:
     return torch.linalg.solve_triangular(L, eye, upper=False)[:, back], L[back]
 
 
-def _linked(values: Tensor, support: str) -> Tensor:
-    """Observations on the scale of the predictor, roughly."""
-    if support == "count":
-        return (values.clamp(min=0.0) + 0.5).log()
-    return 4.0 * (values - 0.5) if support == "binary" else values
+def _linked(values: Tensor, supports: Sequence[str]) -> Tensor:
+    """Observations ``[n, C]`` on the scale of the predictor, roughly."""
+    count, binary = (torch.tensor([s == kind for s in supports], device=values.device) for kind in ("count", "binary"))
+    logs = (values.clamp(min=0.0) + 0.5).log()
+    return torch.where(count, logs, torch.where(binary, 4.0 * (values - 0.5), values))

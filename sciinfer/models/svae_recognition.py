@@ -21,7 +21,7 @@ _LOG_PRECISION = 6.0
 class RowReader(nn.Module):
     """A vector for each row: ``"local"``, a perceptron of the row alone, or a registered encoder of the whole series.
 
-    A row without a visible entry has no features of its own, and :meth:`seen` says so.
+    A row without a visible entry has no features of its own; whoever reads the vector leaves such rows out.
 
     Args:
         channels, outputs, hidden: sizes. encoder: "local" | "scan" | "attention" | "s5". generator: starting weights.

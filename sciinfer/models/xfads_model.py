@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..labelled.series import Padded, SeriesBatch
-from ..likelihoods import Gaussian, Likelihood
+from ..likelihoods import Gaussian, Likelihood, channel_supports
 from ..nets import LinearDecoder, MLPDecoder
 from ..processes.bridge import take
 from ..processes.matching import cubature
@@ -57,7 +58,8 @@ class XFADS(Model):
     def initialise(self, batch: SeriesBatch) -> None:
         """Noise levels; the decoder's leading directions from running means through the inverse link."""
         self.likelihood.initialise(batch.values, batch.mask)
-        start_decoder(self.decoder if isinstance(self.decoder, LinearDecoder) else self.decoder.linear, batch)
+        linear = self.decoder if isinstance(self.decoder, LinearDecoder) else self.decoder.linear
+        start_decoder(linear, batch, channel_supports(self.likelihood, batch.n_channels))
 
     def loss(self, batch: SeriesBatch, *, generator: torch.Generator, progress: float = 1.0) -> Loss:
         """Negative ELBO per observed entry; the terms sum to it once the warm-up is over."""
@@ -125,13 +127,13 @@ class XFADS(Model):
         return found
 
 
-def start_decoder(decoder: LinearDecoder, batch: SeriesBatch) -> None:
+def start_decoder(decoder: LinearDecoder, batch: SeriesBatch, supports: Sequence[str]) -> None:
     """Bias: what the means of the channels ask for; weights: principal directions of running means, in place."""
     padded = batch.drop_empty().padded()
     weight = torch.tensor(_WINDOW).to(padded.values)
     rows = padded.mask.to(padded.values.dtype)
     total, count = (_running(part, weight) for part in (padded.values * rows, rows))
-    level = _link(total / count.clamp(min=1e-9), padded.values, padded.mask)
+    level = _link(total / count.clamp(min=1e-9), supports)
     seen = (count > 0) & padded.rows[..., None]
     many = seen.sum((0, 1)).clamp(min=1)
     centre = torch.where(seen, level, 0.0).sum((0, 1)) / many
@@ -144,13 +146,11 @@ def start_decoder(decoder: LinearDecoder, batch: SeriesBatch) -> None:
     decoder.weight[:, :size] = vectors[:, -size:].flip(1) * values[-size:].flip(0).clamp(min=1e-4).sqrt()
 
 
-def _link(mean: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+def _link(mean: Tensor, supports: Sequence[str]) -> Tensor:
     """Of counts the logarithm, of zeros and ones the logit, channel by channel; anything else stays."""
-    whole = ((values >= 0) & (values == values.round()) | ~mask).all(0).all(0)
-    binary = whole & ((values <= 1) | ~mask).all(0).all(0)
-    counts = mean.clamp(min=0.05).log()
-    logits = mean.clamp(0.05, 0.95).logit()
-    return torch.where(binary, logits, torch.where(whole, counts, mean))
+    count, binary = (torch.tensor([s == kind for s in supports], device=mean.device) for kind in ("count", "binary"))
+    logits, logs = mean.clamp(0.05, 0.95).logit(), mean.clamp(min=0.05).log()
+    return torch.where(binary, logits, torch.where(count, logs, mean))
 
 
 def _running(values: Tensor, weight: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,8 @@ class PotentialEncoder(nn.Module):
 
     Args:
         channels, latents: ``C``, ``K``. hidden: widths of the net. generator: starting weights.
-        counts: read ``log(1 + y)`` in place of ``y``. precision: at the start.
+        counts: read ``log(1 + y)`` in place of ``y``, of all channels or of those named True.
+        precision: at the start.
 
     References:
         Johnson et al. (2016), Composing graphical models with neural networks for structured representations.
@@ -41,11 +43,12 @@ class PotentialEncoder(nn.Module):
         hidden: tuple[int, ...] = (64,),
         *,
         generator: torch.Generator,
-        counts: bool = False,
+        counts: bool | Sequence[bool] = False,
         precision: float = 1.0,
     ) -> None:
         super().__init__()
-        self.latents, self.counts = latents, counts
+        self.latents = latents
+        self.counts = [counts] * channels if isinstance(counts, bool) else list(counts)
         self.linear = linear(2 * channels, 2 * latents, generator=generator)
         self.net = MLP(2 * channels, 2 * latents, hidden, generator=generator, zero=True)
         with torch.no_grad():
@@ -55,7 +58,9 @@ class PotentialEncoder(nn.Module):
     def features(self, values: Tensor, mask: Tensor) -> Tensor:
         """What the net reads, ``[S, T, 2 C]``: nothing of what lies under the mask."""
         seen = torch.where(mask, values, torch.zeros_like(values))
-        seen = seen.clamp(min=0.0).log1p() if self.counts else seen
+        if any(self.counts):
+            logs = seen.clamp(min=0.0).log1p()
+            seen = logs if all(self.counts) else torch.where(torch.tensor(self.counts, device=seen.device), logs, seen)
         return torch.cat([seen, mask.to(values.dtype)], dim=-1)
 
     def forward(self, values: Tensor, mask: Tensor) -> Sites:

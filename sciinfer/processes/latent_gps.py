@@ -81,7 +81,11 @@ class GaussianPath(NamedTuple):
         return symmetrise(self.readout @ self.bridge.cov(where) @ self.readout.mT)
 
     def sample(self, draws: int, generator: torch.Generator, where: Tensor) -> Tensor:
-        """Joint draws of ``z``, ``[n, S, m, K]``, differentiable in everything."""
+        """Joint draws of ``z``, ``[n, S, m, K]``.
+
+        Slopes reach the draws through the posterior's mean and gains; the roots of the covariances that scale the
+        noise carry none. What is learned through ``q`` goes by :meth:`mean` and :meth:`cov`, which are exact.
+        """
         path = self.bridge.sample(draws, generator)
         return path.gather(2, where[None, ..., None].expand(draws, *where.shape, path.shape[-1])) @ self.readout.mT
 

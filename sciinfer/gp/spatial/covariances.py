@@ -13,9 +13,6 @@ from ...errors import ConfigError
 from ..kernels import Kernel, Matern12, Matern32, Matern52
 from ..kernels.base import log_parameter, positive
 
-#: the least squared distance that the root may see: its gradient stays finite, and the product with zero stays zero
-_TINY = 1e-300
-
 
 class Covariance(nn.Module, ABC):
     """``k(a, b)`` of points in ``R^d``, a function of the distance in units of the length-scales."""
@@ -160,15 +157,20 @@ class OneInput(Covariance):
 
     def profile(self, squared: Tensor) -> Tensor:
         """The kernel's own covariance."""
-        return self.kernel.covariance(squared.clamp(min=_TINY).sqrt())
+        return self.kernel.covariance(_root(squared))
 
 
 def matern_profile(nu: float, squared: Tensor) -> Tensor:
     """Matérn correlation of smoothness ``nu`` at the squared scaled distance; gradients at zero are zero, not NaN."""
-    a = (2 * nu * squared).clamp(min=_TINY).sqrt()
+    a = _root(2 * nu * squared)
     if nu == 0.5:
         return (-a).exp()
     return (1 + a if nu == 1.5 else 1 + a + a.square() / 3) * (-a).exp()
+
+
+def _root(squared: Tensor) -> Tensor:
+    """The root, of the least positive number where there is none: its gradient at zero is zero, not NaN."""
+    return squared.clamp(min=torch.finfo(squared.dtype).tiny).sqrt()
 
 
 def as_covariance(kernel: Covariance | Kernel) -> Covariance:
