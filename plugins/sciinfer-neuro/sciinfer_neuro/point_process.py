@@ -65,7 +65,7 @@ class PointProcessFit:
         """
         spikes, found = self._given(spikes)
         low, high = spikes["start"].values, spikes["stop"].values
-        at = self._times(low, high) if time is None else np.asarray(time, dtype=np.float64).ravel()
+        at = self._times(low, high) if time is None else np.array(time, dtype=np.float64).ravel()
         if not (len(at) and np.isfinite(at).all()):
             raise ConfigError("times must be finite, one or more", variable="time", fix="pass seconds of a trial")
         (z, cov), (eta, variance) = found.latent(at), found.log_rate(at)
