@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from benchmarks.point_process_gpfa import inducing_bound, simulate
 from sciinfer.errors import ConfigError, DataError, ShapeError
 from sciinfer.gp.kernels import Matern12, Matern32
 from sciinfer.models.point_process_gpfa import PointProcessGPFA, half_width
 from sciinfer.models.point_process_gpfa_rows import event_rows, node_rows, quadrature, read_trials
 from sciinfer.random import generator
+
+bench = pytest.importorskip("benchmarks.point_process_gpfa", reason="benchmarks/ is part of a checkout")
 
 F64 = torch.float64
 
@@ -29,7 +30,7 @@ def _model(neurons=4, latents=2, scale=0.4, seed=0, **more):
 
 
 def _trials(count=3, neurons=4):
-    return simulate(count, neurons)
+    return bench.simulate(count, neurons)
 
 
 def test_rows_keep_every_event_and_all_the_time():
@@ -99,8 +100,8 @@ def test_higher_than_nine_inducing_points():
     """The yardstick's best form at the same parameters is never above ours; many points come near."""
     trials, model = _trials(1), _model()
     ours = model.posterior(trials, sites="events").bound()
-    nine = inducing_bound(model, trials, points=9, iterations=60)
-    few = inducing_bound(model, trials, points=4, iterations=60)
+    nine = bench.inducing_bound(model, trials, points=9, iterations=60)
+    few = bench.inducing_bound(model, trials, points=4, iterations=60)
     assert bool((ours > nine - 1e-4).all())
     assert bool((nine > few + 0.1).all())
 
@@ -206,7 +207,7 @@ def test_the_same_answer_on_a_cuda_device():
 @pytest.mark.slow
 def test_a_fit_finds_what_made_the_spikes():
     """50 ragged trials of 18 neurons: length-scales, above the truth's own bound, rescaled intervals exponential."""
-    trials = simulate(50, 18)
+    trials = bench.simulate(50, 18)
     start = PointProcessGPFA(18, 3, "matern32(lengthscale=0.3)")
     model = start.fit(trials, iterations=30)
     found = sorted(float(kernel.lengthscale.detach()) for kernel in model.process.kernels)
@@ -223,5 +224,5 @@ def test_a_fit_finds_what_made_the_spikes():
         flat.offset.copy_(torch.as_tensor(np.log(counts / sum(trial[3] for trial in trials))))
     rejected = flat.posterior(trials).rescaled_intervals()
     assert min(kstest(part.numpy(), "expon").pvalue for part in rejected) < 1e-10
-    least = inducing_bound(model, trials[:10], iterations=300)
+    least = bench.inducing_bound(model, trials[:10], iterations=300)
     assert bool((model.posterior(trials[:10]).bound() > least).all())

@@ -10,6 +10,7 @@ from torch import nn
 
 from ..labelled.series import Padded
 from ..nets import ENCODERS, Encoder, PotentialEncoder, linear
+from ..nets.potentials import row_potentials
 from ..statespace.sites import Sites
 from .modalities import Modality
 
@@ -26,7 +27,7 @@ class ContextPotentials(nn.Module):
 
     def __init__(self, encoder: Encoder, latents: int, *, generator: torch.Generator, counts: bool = False) -> None:
         super().__init__()
-        self.encoder, self.latents, self.counts = encoder, latents, counts
+        self.encoder, self.counts = encoder, counts
         self.head = linear(encoder.width, 2 * latents, generator=generator)
         with torch.no_grad():
             self.head.weight[latents:] = 0.0
@@ -35,9 +36,7 @@ class ContextPotentials(nn.Module):
     def forward(self, padded: Padded) -> Sites:
         """``Sites [S, T, K]``, zero in rows without any observation."""
         values = padded.values.clamp(min=0.0).log1p() if self.counts else padded.values
-        mean, raw = self.head(self.encoder(padded._replace(values=values))).split(self.latents, dim=-1)
-        precision = nn.functional.softplus(raw) * padded.mask.any(dim=-1, keepdim=True)
-        return Sites(precision, precision * mean)
+        return row_potentials(self.head(self.encoder(padded._replace(values=values))), padded.mask)
 
 
 class ModalityPotentials(nn.Module):

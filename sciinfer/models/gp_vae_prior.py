@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..gp.kernels import Kernel, Scaled, parse_kernel
 from ..processes import GaussianPath, LinearProcess, condition_potentials
+from ..processes.bridge import take_paths
 from ..statespace.discretise import unique_steps
 from ..statespace.sites import Sites
 
@@ -165,9 +166,8 @@ class LatentPosterior(NamedTuple):
 
 
 def _drawn(path: GaussianPath, kernels: int, draws: int, generator: torch.Generator) -> Tensor:
-    state = path.bridge.sample(draws, generator)
-    at = path.bridge.at_query[None, ..., None].expand(draws, *path.bridge.at_query.shape, state.shape[-1])
-    values = (state.gather(2, at) * path.readout[..., 0, :]).sum(-1)
+    state = take_paths(path.bridge.sample(draws, generator), path.bridge.at_query)
+    values = (state * path.readout[..., 0, :]).sum(-1)
     return values.unflatten(1, (kernels, -1)).movedim(1, -1)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..gp.kernels import Kernel
 from ..processes import Bridge, LatentGPs, build_bridge
+from ..processes.bridge import take_paths
 from ..statespace import matvec
 from ..statespace.problem import symmetrise
 
@@ -74,9 +75,7 @@ class LatentPath(NamedTuple):
 
     def sample(self, draws: int, generator: torch.Generator) -> Tensor:
         """Joint draws ``[n, S, n, K]``."""
-        path = self.bridge.sample(draws, generator)
-        index = self.where[None, ..., None].expand(draws, *self.where.shape, path.shape[-1])
-        return path.gather(2, index) @ self.readout.mT
+        return take_paths(self.bridge.sample(draws, generator), self.where) @ self.readout.mT
 
 
 def condition_rows(process: UnitGPs, time: Tensor, H: Tensor, y: Tensor, query: Tensor) -> LatentPath:

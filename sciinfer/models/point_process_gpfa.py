@@ -14,7 +14,7 @@ from ..errors import ConfigError
 from ..gp.kernels import Kernel, parse_kernel
 from ..gp.spatial.optimise import FitReport, maximise
 from ..nets.parameters import value_and_slopes
-from ..processes.bridge import Bridge, build_bridge
+from ..processes.bridge import Bridge, build_bridge, take_paths
 from ..processes.latent_gps import LatentGPs
 from ..random import generator
 from ..statespace import matvec, symmetrise
@@ -204,9 +204,7 @@ class PointProcessPosterior:
         """``n`` joint draws of the log-rates, ``[n, R, m, C]``."""
         bridge = self._bridge(self._times(at))
         stream = generator(seed, "point process", device=bridge.at_query.device)
-        path = bridge.sample(n, stream)
-        where = bridge.at_query[None, ..., None].expand(n, *bridge.at_query.shape, path.shape[-1])
-        z = path.gather(2, where) @ self.model.process.readout().mT
+        z = take_paths(bridge.sample(n, stream), bridge.at_query) @ self.model.process.readout().mT
         return z @ self.model.loading.mT + self.model.offset
 
     @torch.no_grad()

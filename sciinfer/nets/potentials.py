@@ -66,6 +66,11 @@ class PotentialEncoder(nn.Module):
     def forward(self, values: Tensor, mask: Tensor) -> Sites:
         """``values, mask [S, T, C]`` to ``Sites [S, T, K]``."""
         x = self.features(values, mask)
-        mean, raw = (self.linear(x) + self.net(x)).split(self.latents, dim=-1)
-        precision = nn.functional.softplus(raw) * mask.any(dim=-1, keepdim=True)
-        return Sites(precision, precision * mean)
+        return row_potentials(self.linear(x) + self.net(x), mask)
+
+
+def row_potentials(found: Tensor, mask: Tensor) -> Sites:
+    """``Sites [S, T, K]`` from means and raw precisions ``[S, T, 2 K]``; zero in rows without any observation."""
+    mean, raw = found.chunk(2, dim=-1)
+    precision = nn.functional.softplus(raw) * mask.any(dim=-1, keepdim=True)
+    return Sites(precision, precision * mean)

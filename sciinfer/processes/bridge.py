@@ -62,6 +62,11 @@ def take(values: Tensor, where: Tensor) -> Tensor:
     return values.gather(1, index)
 
 
+def take_paths(paths: Tensor, where: Tensor) -> Tensor:
+    """``paths[n, s, where[s, k]]`` for draws ``paths [n, S, N, d]``."""
+    return paths.gather(2, where[None, ..., None].expand(len(paths), *where.shape, paths.shape[-1]))
+
+
 def build_bridge(
     process: LinearProcess, time: Tensor, H: Tensor, y: Tensor, query: Tensor, *, backend: Backend = "auto"
 ) -> Bridge:

@@ -15,7 +15,7 @@ from ..statespace.discretise import unique_steps
 from ..statespace.problem import matvec, symmetrise
 from ..statespace.sites import SitePrior, Sites, site_rows
 from .base import LinearProcess
-from .bridge import Bridge, build_bridge
+from .bridge import Bridge, build_bridge, take_paths
 
 
 class LatentGPs(LinearProcess):
@@ -86,8 +86,7 @@ class GaussianPath(NamedTuple):
         Slopes reach the draws through the posterior's mean and gains; the roots of the covariances that scale the
         noise carry none. What is learned through ``q`` goes by :meth:`mean` and :meth:`cov`, which are exact.
         """
-        path = self.bridge.sample(draws, generator)
-        return path.gather(2, where[None, ..., None].expand(draws, *where.shape, path.shape[-1])) @ self.readout.mT
+        return take_paths(self.bridge.sample(draws, generator), where) @ self.readout.mT
 
 
 def condition_potentials(

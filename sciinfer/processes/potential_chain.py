@@ -28,7 +28,7 @@ from ..statespace import (
 )
 from ..statespace.scan import combine_filter
 from .base import LinearProcess
-from .bridge import grid_problem, take
+from .bridge import grid_problem, take, take_paths
 
 Backend = Literal["auto", "sequential", "scan"]
 #: series times state dimension from which the loop is the faster one
@@ -86,9 +86,7 @@ class ChainPath(NamedTuple):
         mean = self.smoothed.mean
         noise = torch.randn((draws, *mean.shape), generator=generator, dtype=mean.dtype, device=mean.device)
         path = sample_paths(self.problem, self.filtered, self.smoothed.gain, draws=draws, noise=noise)
-        if where is None:
-            return path
-        return path.gather(2, where[None, ..., None].expand(draws, *where.shape, path.shape[-1]))
+        return path if where is None else take_paths(path, where)
 
 
 def condition_process(
