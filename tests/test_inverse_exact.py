@@ -220,8 +220,10 @@ def test_choice_of_method() -> None:
     prior = GaussianPrior(0.0, torch.eye(3))
     name, reason = choose_method(prior, Observation(torch.eye(3), 0.1))
     assert name == "exact" and "closed form" in reason
+    sine = Observation(from_function(torch.sin, Spec(("t",), (3,)), linear=False), 0.1)
+    assert choose_method(prior, sine)[0] == "laplace"
     with pytest.raises(ConfigError, match="no method"):
-        choose_method(prior, Observation(from_function(torch.sin, Spec(("t",), (3,)), linear=False), 0.1))
+        choose_method(object(), sine)
 
 
 def test_observation_log_prob_and_sample() -> None:

@@ -4,6 +4,7 @@ from .budget import Budget
 from .exact import Solution, solve_exact
 from .field import GaussianField
 from .guided import Guided
+from .laplace import solve_laplace
 from .mixture import condition_mixture
 from .observation import Observation
 from .prior import Gaussian, GaussianPrior
@@ -21,5 +22,6 @@ __all__ = [
     "choose_method",
     "condition_mixture",
     "solve_exact",
+    "solve_laplace",
     "solve_smc",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..diffusion import MixtureDenoiser
+from ..diffusion import Denoiser, MixtureDenoiser
 from ..errors import ConfigError
 from .observation import Observation
 from .prior import Gaussian
@@ -13,8 +13,8 @@ from .prior import Gaussian
 def choose_method(prior: Any, observation: Observation) -> tuple[str, str]:
     """The method's registered name, and the reason in one sentence.
 
-    Linear operator, Gaussian noise and a Gaussian prior or a mixture of Gaussians give ``exact``; nothing else has a
-    method yet.
+    Linear operator, Gaussian noise and a Gaussian prior or a mixture of Gaussians give ``exact``; a Gaussian prior and
+    any other operator ``laplace``; a linear operator and a prior with a known density ``smc``.
 
     Raises:
         ConfigError: no registered method suits.
@@ -32,6 +32,10 @@ def choose_method(prior: Any, observation: Observation) -> tuple[str, str]:
         )
     if linear and isinstance(prior, MixtureDenoiser):
         return "exact", "linear operator, Gaussian noise, and a prior that is a mixture of Gaussians: closed form"
+    if gaussian:
+        return "laplace", "nonlinear operator with a Gaussian prior: the mode and the normal approximation around it"
+    if linear and isinstance(prior, Denoiser) and prior.density:
+        return "smc", "linear operator and a prior with a known density: guided particles, right in the limit of many"
     found = f"a {'linear' if linear else 'nonlinear'} operator with a prior of type {type(prior).__name__}"
     raise ConfigError(
         f"no method is registered for {found}",

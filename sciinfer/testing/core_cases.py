@@ -103,7 +103,7 @@ def _priors() -> list[Case]:
 
 
 def _methods() -> list[Case]:
-    return [_case("methods", name, _with()) for name in ("exact", "smc")]
+    return [_case("methods", name, _with()) for name in ("exact", "laplace", "smc")]
 
 
 def _solvers() -> list[Case]:
