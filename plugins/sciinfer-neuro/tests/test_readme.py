@@ -15,7 +15,7 @@ def test_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     for block in blocks:
         exec(compile(block, str(README), "exec"), space)
-    assert len(blocks) == 2 and (tmp_path / "tuning.png").stat().st_size > 5000
+    assert len(blocks) == 4 and (tmp_path / "tuning.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize("entry", [*READERS, *SIMULATORS, *PLOTS], ids=lambda entry: entry.name)
