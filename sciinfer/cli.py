@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from . import __version__
-from .commands import answers, fit, listing, reports, solve, tools
+from .commands import answers, backtest, fit, listing, reports, solve, tools
 from .commands.console import say
 from .commands.group import Group
 
@@ -30,6 +30,7 @@ _COMMANDS = (
     (answers.predict, _ASK, answers.PREDICT_EXAMPLES),
     (answers.generate, _ASK, answers.GENERATE_EXAMPLES),
     (answers.score, _ASK, answers.SCORE_EXAMPLES),
+    (backtest.backtest, _ASK, backtest.EXAMPLES),
     (solve.solve, _ASK, solve.EXAMPLES),
     (reports.check, _ASK, reports.CHECK_EXAMPLES),
     (reports.report, _ASK, reports.REPORT_EXAMPLES),

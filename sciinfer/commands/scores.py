@@ -58,11 +58,12 @@ def _places(encoded: Encoded) -> set[tuple[Any, float]]:
 def print_json(scores: xr.Dataset) -> None:
     """One JSON object: the attributes, and one row for each forecaster and channel; NaN becomes null."""
     table = scores.reset_coords().to_dataframe().reset_index()
-    rows = [{str(k): _plain(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
-    attrs = {str(k): _plain(v) for k, v in scores.attrs.items()}
+    rows = [{str(k): plain(v) for k, v in row.items()} for row in table.to_dict(orient="records")]
+    attrs = {str(k): plain(v) for k, v in scores.attrs.items()}
     say(json.dumps({**attrs, "rows": rows}, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A number of numpy as Python's own; what is not finite as None, which JSON can hold."""
     value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value
