@@ -23,7 +23,7 @@ from .base import Draws
 from .exact import ExactPathModel, sample_linear, whitened_rows
 from .grids import pad_for
 from .koopman_fit import start_koopman
-from .koopman_spectrum import ModeTable, TimeUnit, mode_table, time_unit
+from .koopman_spectrum import LEVEL, ModeTable, TimeUnit, mode_table, time_unit
 
 __entries__ = [
     {
@@ -118,8 +118,8 @@ class Koopman(ExactPathModel):
         self.start, self.unit = start, unit or TimeUnit(1.0, "")
         self.transform, self.offset, self.period = "none", 0.0, None
         zero = torch.zeros_like(decoder.bias.detach())
-        for name, value in (("shift", zero), ("scale", zero + 1), ("centre", zero), ("spread", zero + 1)):
-            self.register_buffer(name, value)
+        for name, value in (("shift", 0.0), ("scale", 1.0), ("centre", 0.0), ("spread", 1.0)):
+            self.register_buffer(name, zero + value)
         self.register_parameter("cyclic", None)
         self._seen: SeriesBatch | None = None
         self._table: tuple[list[Tensor], ModeTable] | None = None
@@ -199,10 +199,11 @@ class Koopman(ExactPathModel):
         z = sample_linear(self.process, times, draws, generator)[:, None]
         return self._draws(z, self.decoder(z) + self._cycle_at(times), generator)
 
-    def spectrum(self, batch: SeriesBatch | None = None, *, level: float = 0.95) -> ModeTable:
+    def spectrum(self, batch: SeriesBatch | None = None, *, level: float = LEVEL) -> ModeTable:
         """Every mode: frequency, period, damping, half-life, with intervals, in the caller's units of time.
 
-        The posterior is Laplace's: a normal one of the unconstrained parameters by the observed information, readout
+        Where the fit is no maximum along a mode, and for more than 700 parameters, intervals are NaN. The posterior is
+        Laplace's: a normal one of the unconstrained parameters by the observed information, readout
         and noise integrated out.
 
         Args:
@@ -212,25 +213,23 @@ class Koopman(ExactPathModel):
         Returns:
             a list of plain mappings, the slowest mode first.
         """
-        data = self._seen if batch is None else batch
-        return mode_table(self, data, self.unit, level)
+        if batch is not None or level != LEVEL:
+            return mode_table(self, self._seen if batch is None else batch, self.unit, level)
+        now = [p.detach().clone() for p in self.parameters()]
+        if self._table is None or any(not torch.equal(a, b) for a, b in zip(now, self._table[0], strict=True)):
+            self._table = now, mode_table(self, self._seen, self.unit, level)
+        return [dict(row) for row in self._table[1]]
 
     def summary(self) -> dict[str, float]:
         """Modes with their intervals, and the noise."""
         found: dict[str, float] = {}
-        for row in self._cached_table():
+        for row in self.spectrum():
             name = f"mode[{row['mode']}]"
             for key in ("frequency", "half_life"):
                 for suffix in ("", "_low", "_high"):
                     if math.isfinite(float(row[key + suffix])) and (key == "half_life" or row["frequency"]):
                         found[f"{name}.{key}{suffix}"] = float(row[key + suffix])
         return {**found, **super().summary()}
-
-    def _cached_table(self) -> ModeTable:
-        now = [p.detach().clone() for p in self.parameters()]
-        if self._table is None or any(not torch.equal(a, b) for a, b in zip(now, self._table[0], strict=True)):
-            self._table = now, self.spectrum()
-        return self._table[1]
 
     # -- internals -------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-from ..errors import NumericalError
 from ..labelled.schema import TimeAxis
 from ..labelled.series import SeriesBatch
 from ..nets.parameters import flatten, unflatten, value_and_slopes
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 
 ModeTable = list[dict[str, Any]]
 Array = np.ndarray
+#: share of the posterior inside an interval
+LEVEL = 0.95
 #: parameters up to which the observed information is computed
 MOST = 700
 #: step of its differences; standard deviations of weak normal priors on rates (logarithms) and on all else, which
@@ -46,7 +47,7 @@ def mode_table(model: Koopman, batch: SeriesBatch | None, unit: TimeUnit, level:
     """One mapping for each mode, slowest first; see :meth:`sciinfer.models.koopman.Koopman.spectrum`."""
     names, places = rate_places(model)
     cov = None if batch is None else rate_covariance(model, batch, places)
-    deviation = {n: math.nan if cov is None else math.sqrt(cov[k, k]) for k, n in enumerate(names)}
+    deviation = {n: math.nan if cov is None else cov[k, k] ** 0.5 for k, n in enumerate(names)}
     quantile = math.sqrt(2) * float(torch.erfinv(torch.tensor(level, dtype=torch.float64)))
     process, table = model.process, []
     damping, frequency = (x.detach().cpu().double().numpy() for x in (process.damping(), process.frequency()))
@@ -114,8 +115,7 @@ def rate_covariance(model: Koopman, batch: SeriesBatch, places: list[int]) -> Ar
     ``(H_rr - H_ro H_oo^-1 H_or)^-1``, ``H`` the negative Hessian of the log posterior: differences of the
     exact score.
 
-    Raises:
-        NumericalError: the fit is no maximum: a direction of the spectrum in which the likelihood still rises.
+    NaN for what takes part in a direction in which the likelihood still rises: the fit is no maximum there.
     """
     parameters = _trained(model)
     start = flatten(parameters)
@@ -133,11 +133,10 @@ def rate_covariance(model: Koopman, batch: SeriesBatch, places: list[int]) -> Ar
     inner_cross = axes.T @ cross.T
     schur = H[places][:, places] - inner_cross.T @ (inner_cross / values[:, None])
     values, axes = np.linalg.eigh(0.5 * (schur + schur.T))
-    if values.min() < -1e-3 * abs(values).max():
-        raise NumericalError(
-            "the likelihood still rises along the spectrum", fix="train longer, or with fewer latent dimensions"
-        )
-    return (axes / values.clip(_RATES**-2)) @ axes.T
+    cov = (axes / values.clip(_RATES**-2)) @ axes.T
+    rising = (axes[:, values < -(_RATES**-2)] ** 2).sum(1) > 1e-2
+    cov[rising], cov[:, rising] = math.nan, math.nan
+    return cov
 
 
 def _information(model: Koopman, batch: SeriesBatch, start: Array) -> Array:

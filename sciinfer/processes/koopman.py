@@ -26,7 +26,8 @@ class KoopmanProcess(LinearProcess):
     the stationary variance is one and the amplitude is the readout's. ``"dense"``: covariance rate ``D`` between all
     modes, in complex modal coordinates ``Q_ij = D_ij (exp((l_i + conj l_j) h) - 1) / (l_i + conj l_j)``; every
     diagonalisable stable linear SDE is of this form up to the readout. A block that is not damped for certain
-    (``"unit-circle"``, ``"free"``) starts at ``N(0, I)`` and has a rate of noise of its own, ``Q = q (1 - exp(-2 g h)) / 2 g I``.
+    (``"unit-circle"``, ``"free"``) starts at ``N(0, I)`` and has a rate of noise of its own,
+    ``Q = q (1 - exp(-2 g h)) / 2 g I``.
 
     Args:
         dim: ``d``; modes come in pairs, an odd one is real.
