@@ -156,6 +156,10 @@ def test_a_modality_alone_gives_a_bound_too():
     assert torch.equal(sites.precision[..., 1:], whole.precision[..., 1:])
     assert bool((sites.precision[..., 0] <= whole.precision[..., 0]).all())
     assert _model(alone=0.0)._heard(padded, stream("heard")) is None
+    # once training is over, all are heard
+    torch.testing.assert_close(
+        model.eval().elbo_terms(batch, generator=stream("heard")), model.elbo_terms(batch, generator=None)
+    )
 
 
 def test_fourier_needs_an_even_grid():

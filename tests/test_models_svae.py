@@ -11,6 +11,7 @@ from support.model_walk import SCHEMA, check_model, move, sample_batch, stream
 import sciinfer as si
 from sciinfer.errors import BudgetError, ConfigError
 from sciinfer.labelled.series import SeriesBatch
+from sciinfer.models import svae_start
 from sciinfer.models.exact import ExactPathModel
 from sciinfer.models.grids import pad_for
 from sciinfer.models.svae import svae
@@ -26,8 +27,8 @@ CASES = {
     "lds-poisson": {"likelihood": "poisson"},
     "hmm": {"prior": "hmm"},
     "hmm-encoder": {"prior": "hmm", "potentials": "encoder", "hide": 0.2},
-    "slds": {"prior": "slds"},
-    "slds-encoder": {"prior": "slds", "decoder": "mlp", "rank": 1},
+    "slds": {"prior": "slds", "natural": 5, "rounds": 2},
+    "slds-encoder": {"prior": "slds", "decoder": "mlp", "rank": 1, "natural": 2, "rounds": 1},
 }
 
 
@@ -35,15 +36,22 @@ def _model(case="lds", seed=0, **more):
     return move(svae(SCHEMA, seed=seed, **{**TINY, **CASES[case], **more}), seed=seed)
 
 
+@pytest.fixture
+def short_start(monkeypatch):
+    """Fewer tries of the regimes: what the starts are worth is tested where they are learned."""
+    for name, value in {"_TRIES": 2, "_SWEEPS": 5, "_FIRST": 3}.items():
+        monkeypatch.setattr(svae_start, name, value)
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_walk(case):
+def test_walk(case, short_start):
     options = {**TINY, **CASES[case]}
     batch = sample_batch(options.get("likelihood", "gaussian"))
     check_model(lambda seed=0: svae(SCHEMA, seed=seed, **options), batch)
 
 
 @pytest.mark.parametrize("case", ["lds", "hmm", "slds"])
-def test_fit_save_load_predict(case, tmp_path):
+def test_fit_save_load_predict(case, tmp_path, short_start):
     t = np.linspace(0, 5, 12)
     y = np.sin(3 * t + np.arange(2)[:, None]) + 0.1 * np.cos(17 * t)
     y[1, 4] = np.nan
