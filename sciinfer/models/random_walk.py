@@ -166,8 +166,7 @@ class RandomWalk(Model):
         """Walks from a start like the data's values."""
         blank = self.pool.new_zeros(1, self.channels)
         start = SeriesBatch(times[:1], blank, blank.bool(), torch.tensor([0, 1], device=times.device))
-        found = self.predict(start, times[None], draws=draws, generator=generator)
-        return found
+        return self.predict(start, times[None], draws=draws, generator=generator)
 
     def log_likelihood(self, batch: SeriesBatch) -> Tensor:
         """``sum log p`` of each series, Gaussian increments, channel by channel, ``[S]``."""
