@@ -16,7 +16,7 @@ from sciinfer.errors import ConfigError, DataError, NameNotFoundError, SchemaErr
 
 NEEDS_DATA = pytest.mark.skipif("SCIINFER_DATA" not in os.environ, reason="SCIINFER_DATA names no folder of data")
 #: a model trained in a few steps; what it forecasts is poor and does not matter here
-TRAINED = {"latent-sde": {"process": "linear", "latent": 1}}, {"latent-sde": {"steps": 2}}
+TRAINED = {"process": "linear", "latent": 1}, {"steps": 2}
 LENGTHS = {"a": 30, "b": 26, "c": 40}
 
 
@@ -46,14 +46,17 @@ def grid(n: int = 40, seed: int = 0) -> xr.Dataset:
 # -- no look ahead ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("other", "refit"), [("latent-sde", False), ("history-regression", True)])
+@pytest.mark.parametrize(
+    ("other", "refit"),
+    [("random-walk", False), ("history-regression", True), pytest.param("latent-sde", False, marks=pytest.mark.slow)],
+)
 def test_a_planted_future_value_changes_nothing(other: str, refit: bool) -> None:
     """1e6 right after the last origin, in every series, and every forecast is the same to the bit."""
     data = long_frame()
     settings: dict = {"horizon": 4, "windows": 3, "refit": refit, "conformal": True, "draws": 5}
     if other == "latent-sde":
-        settings |= {"options": TRAINED[0], "training": TRAINED[1]}
-    models = ["random-walk", other]
+        settings |= {"options": {"other": TRAINED[0]}, "training": {"other": TRAINED[1]}}
+    models = {"random-walk": "random-walk", "other": other}
     clean = si.backtest(models, data, **settings)
     spiked = data.copy()
     ends = spiked.groupby("unique_id").tail(4).groupby("unique_id").head(1).index
