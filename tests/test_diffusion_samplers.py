@@ -194,8 +194,9 @@ def test_bad_options_are_refused(build) -> None:
         build()
 
 
-def test_single_precision_stays_single() -> None:
-    prior = MixtureDenoiser(torch.ones(2), torch.tensor([[-1.0], [1.0]]), 0.1)
-    draws = sample(prior, Heun(), EDM().ratios(10), 4, like=torch.zeros(()))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_single_precision_stays_single(name: str) -> None:
+    prior = MixtureDenoiser(torch.ones(2), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), 0.1)
+    draws = sample(prior, SAMPLERS[name], EDM().ratios(10), 4, like=torch.zeros(()))
     assert draws.dtype == torch.float32
     assert bool(draws.isfinite().all())

@@ -36,8 +36,8 @@ def _lanczos(
     product: Callable[[Tensor], Tensor], z: Tensor, shape: torch.Size, rank: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Orthonormal basis ``[n, size, rank]``, tridiagonal ``[n, rank, rank]`` and the norm of the start ``[n]``."""
-    size = z.norm(dim=1)
-    q = [z / size.clamp(min=1e-300)[:, None]]
+    size, tiny = z.norm(dim=1), torch.finfo(z.dtype).tiny
+    q = [z / size.clamp(min=tiny)[:, None]]
     T = z.new_zeros(len(z), rank, rank)
     for k in range(rank):
         w = product(q[k].reshape(shape)).flatten(1)
@@ -47,10 +47,10 @@ def _lanczos(
             w = w - (Q @ (Q.mT @ w[..., None]))[..., 0]
         left = w.norm(dim=1)
         if k + 1 < rank:
-            alive = left > _NOTHING * T[:, 0, 0].abs().clamp(min=1e-300)
+            alive = left > _NOTHING * T[:, 0, 0].abs().clamp(min=tiny)
             beta = torch.where(alive, left, torch.zeros_like(left))
             T[:, k, k + 1] = T[:, k + 1, k] = beta
-            q.append(torch.where(alive[:, None], w / left.clamp(min=1e-300)[:, None], torch.zeros_like(w)))
+            q.append(torch.where(alive[:, None], w / left.clamp(min=tiny)[:, None], torch.zeros_like(w)))
     return torch.stack(q, dim=2), T, size
 
 
@@ -100,8 +100,8 @@ def gmres(product: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, l
         >>> gmres(lambda v: v @ K.T, b, tolerance=1e-12, limit=5).x.round(decimals=9).tolist()
         [[1.0, 1.0]]
     """
-    size = b.norm(dim=1)
-    q = [b / size.clamp(min=1e-300)[:, None]]
+    size, tiny = b.norm(dim=1), torch.finfo(b.dtype).tiny
+    q = [b / size.clamp(min=tiny)[:, None]]
     limit = min(limit, b.shape[1])
     H = b.new_zeros(len(b), limit + 1, limit)
     x, residual = torch.zeros_like(b), torch.ones_like(size) * (size > 0)
@@ -118,7 +118,7 @@ def gmres(product: Callable[[Tensor], Tensor], b: Tensor, *, tolerance: float, l
             w = w - (Q @ part[..., None])[..., 0]
         left = w.norm(dim=1)
         H[:, k + 1, k] = left
-        q.append(w / left.clamp(min=1e-300)[:, None])
+        q.append(w / left.clamp(min=tiny)[:, None])
         weights, away = _least(H[:, : k + 2, : k + 1])
         x = torch.where(going[:, None], size[:, None] * (Q @ weights[..., None])[..., 0], x)
         residual = torch.where(going, away, residual)
@@ -132,7 +132,7 @@ def _least(H: Tensor) -> tuple[Tensor, Tensor]:
     Q, R = torch.linalg.qr(H)
     diagonal = R.diagonal(dim1=-2, dim2=-1)
     # a direction in which nothing is left gets no weight
-    small = diagonal.abs() <= _NOTHING * diagonal.abs().amax(1, keepdim=True).clamp(min=1e-300)
+    small = diagonal.abs() <= _NOTHING * diagonal.abs().amax(1, keepdim=True).clamp(min=torch.finfo(H.dtype).tiny)
     R = R + torch.diag_embed(small.to(R.dtype))
     right = (Q.mT @ first[..., None])[..., 0].masked_fill(small, 0.0)
     c = torch.linalg.solve_triangular(R, right[..., None], upper=True)[..., 0]

@@ -26,7 +26,7 @@ def by_data(problem: Whitened, draws: int, generator: torch.Generator) -> Soluti
     z = torch.linalg.solve_triangular(lower, b[:, None], upper=False)[:, 0]
     stats = {
         "log_evidence": _log_evidence(problem, float((z**2).sum()), lower),
-        "residual": float((kernel @ weights - b).norm() / b.norm().clamp(min=1e-300)),
+        "residual": float((kernel @ weights - b).norm() / b.norm().clamp(min=torch.finfo(b.dtype).tiny)),
     }
     variance = _variance(problem, flat, lower)
     return Solution(_matheron(problem, flat, lower, draws, generator), mean, variance.reshape(prior.shape), stats)
@@ -73,7 +73,7 @@ def by_signal(problem: Whitened, draws: int, generator: torch.Generator) -> Solu
     normal = h @ misfit - xi
     stats = {
         "log_evidence": _log_evidence(problem, quadratic, lower),
-        "residual": float(normal.norm() / (h @ b).norm().clamp(min=1e-300)),
+        "residual": float(normal.norm() / (h @ b).norm().clamp(min=torch.finfo(b.dtype).tiny)),
     }
     spread = torch.linalg.solve_triangular(lower, root.flatten(1), upper=False)
     noise = torch.randn(draws, prior.rank, generator=generator, dtype=b.dtype, device=generator.device).to(b.device)

@@ -118,7 +118,7 @@ class _Walk:
         if not bool(refused.any()):
             return
         middle = torch.maximum(self.at * (-self.h).exp(), self.to)
-        whole = (self.at.square() - self.to.square()).clamp(min=1e-300)
+        whole = (self.at.square() - self.to.square()).clamp(min=torch.finfo(self.at.dtype).tiny)
         share = (self.at.square() - middle.square()) / whole
         part = self.column(share) * self.kick + self.column((share * (1 - share) * whole).clamp(min=0.0).sqrt()) * z
         self._push(refused, self.to, self.kick - part)
