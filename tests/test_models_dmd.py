@@ -115,7 +115,7 @@ def test_fit_save_load_predict(tmp_path):
     first, second = (f.predict(time=[61.0, 70.5], draws=8)["posterior_predictive"]["y"].values for f in (fitted, again))
     np.testing.assert_array_equal(first, second)
     angle = 0.4 * np.array([61.0, 70.5])
-    assert np.abs(first.mean(0) - np.stack([np.cos(angle), np.sin(angle)], -1)).max() < 0.2
+    assert np.abs(first.mean((0, 1)) - np.stack([np.cos(angle), np.sin(angle)], -1)).max() < 0.2
     assert "frequency" in fitted.summary()
 
 

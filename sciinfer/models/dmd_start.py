@@ -12,8 +12,9 @@ from ..labelled.series import SeriesBatch
 from ..processes.dmd_optimised import half, pruned, start_of
 from ..processes.dmd_projection import Projection, variable_projection
 
-#: series that are looked at, and from which number on bags take half of the series instead of half of the rows
-_SERIES, _MANY = 64, 8
+#: series that are looked at, and from which number on bags take half of the series instead of half of the rows,
+#: largest amplitude
+_SERIES, _MANY, _HUGE = 64, 8, 1e3
 
 
 class Found(NamedTuple):
@@ -71,6 +72,8 @@ def _modes(fit: Projection, mask: Tensor, columns: int, like: Tensor | None = No
     # a conjugate pair a e^{wt} + conj = Re(2 a e^{wt}); of two unit normals E|b|^2 = 2, of one 1
     size = torch.where(real, 1.0, 2**0.5)[:, None, None]
     amplitude = fit.amplitudes[seen][:, which].permute(1, 2, 0) * size
+    # what has decayed before anything was seen has no amplitude that could be known
+    amplitude = torch.where(amplitude.abs() < _HUGE, amplitude, torch.zeros_like(amplitude))
     left, s, _ = torch.linalg.svd(amplitude / max(int(seen.sum()), 1) ** 0.5, full_matrices=False)
     modes = (left * s[:, None])[..., :columns]
     modes = torch.nn.functional.pad(modes, (0, columns - modes.shape[2]))
