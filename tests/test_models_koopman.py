@@ -21,6 +21,7 @@ from sciinfer.likelihoods import Gaussian
 from sciinfer.models.exact import ExactPathModel
 from sciinfer.models.koopman import Koopman, koopman
 from sciinfer.models.koopman_em import continuous, fit_autoregression
+from sciinfer.models.koopman_fit import refine
 from sciinfer.models.koopman_start import copy_modal, find_lines, from_stationary
 from sciinfer.nets import LinearDecoder
 from sciinfer.processes import StationaryLinear
@@ -333,3 +334,24 @@ def test_air_quality_is_imputed_within_the_goal() -> None:
     assert np.abs(q[9] - y).mean() <= 10.5
     assert crps <= 0.125
     assert 0.88 <= ((q[0] < y) & (y < q[-1])).mean() <= 0.95
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_pendulums_frequencies() -> None:
+    """100 draws of noise; the map to 64 channels is orthonormal, so two coordinates hold all of the signal."""
+    t, y, base = pendulum(2.7, 0.0, 0, rows=600)
+    seen = np.isfinite(y[:, 0])
+    frame = np.linalg.svd(y[seen], full_matrices=False)[2][:2]
+    clean, time = y[seen] @ frame.T, torch.tensor(t[seen]) * 10
+    truth, hits = base * np.array([1, 3, 5, 7]), np.zeros(4)
+    for k in range(100):
+        noisy = clean + 0.03 * np.random.default_rng(k).normal(size=clean.shape)
+        batch = SeriesBatch.of([time], [torch.tensor(noisy)])
+        model = koopman(schema(2, scale=0.1), latent=8, spectrum="unit-circle", start="lines")
+        model.initialise(batch)
+        # the swing is exact: without noise of its own, whose rate would only widen the intervals
+        model.process.log_drive.requires_grad_(False).fill_(math.log(1e-9))
+        refine(model, batch, 12)
+        rows = sorted(model.spectrum(), key=lambda row: row["frequency"])
+        hits += [row["frequency_low"] < w < row["frequency_high"] for row, w in zip(rows, truth, strict=True)]
+    assert hits.min() >= 90, hits

@@ -68,7 +68,7 @@ def _start_lines(model: Koopman, batch: SeriesBatch) -> None:
     if lines is not None:
         span = float((batch.time.max() - batch.time.min()).clamp(min=1e-9))
         bias = model.decoder.bias.detach().clone()
-        copy_lines(lines, model.process, model.decoder, model.likelihood, 0.1 / span)
+        copy_lines(lines, model.process, model.decoder, model.likelihood, 0.01 / span)
         with torch.no_grad():
             model.decoder.bias.add_(bias)
 

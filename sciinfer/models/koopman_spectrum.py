@@ -22,9 +22,11 @@ Array = np.ndarray
 LEVEL = 0.95
 #: parameters up to which the observed information is computed
 MOST = 700
-#: step of its differences; standard deviations of weak normal priors on rates (logarithms) and on all else, which
-#: bound what the data say nothing about (the phase of a mode, the damping of an undamped one)
-_STEP, _RATES, _REST = 1e-4, 5.0, 30.0
+#: steps of its differences, and of a first look at how sharp they are
+_STEP, _PROBE = 1e-4, 1e-7
+#: standard deviations of weak normal priors on rates (logarithms) and on all else, which bound what the data leave open
+#: (the phase of a mode, the damping of an undamped one); relative size of curvatures that differences resolve
+_RATES, _REST, _SEEN = 5.0, 30.0, 1e-5
 _UNITS = (("d", 86400e9), ("h", 3600e9), ("min", 60e9), ("s", 1e9))
 
 
@@ -121,15 +123,15 @@ def rate_covariance(model: Koopman, batch: SeriesBatch, places: list[int]) -> Ar
     start = flatten(parameters)
     if len(start) > MOST or not places or batch.observed == 0:
         return None
-    H = _information(model, batch, start)
+    H = _information(model, batch, start, places)
     weight = np.full(len(start), _REST**-2)
     weight[places] = _RATES**-2
     H[np.diag_indices(len(start))] += weight
     others = np.setdiff1d(np.arange(len(start)), places)
     cross, inner = H[places][:, others], H[others][:, others]
     values, axes = np.linalg.eigh(inner)
-    # directions without information (phases) come out as round-off of either sign
-    values = values.clip(_REST**-2)
+    # directions without information (phases, a size that one start tells) come out as round-off of either sign
+    values = values.clip(max(_REST**-2, _SEEN * values.max(initial=0.0)))
     inner_cross = axes.T @ cross.T
     schur = H[places][:, places] - inner_cross.T @ (inner_cross / values[:, None])
     values, axes = np.linalg.eigh(0.5 * (schur + schur.T))
@@ -139,7 +141,7 @@ def rate_covariance(model: Koopman, batch: SeriesBatch, places: list[int]) -> Ar
     return cov
 
 
-def _information(model: Koopman, batch: SeriesBatch, start: Array) -> Array:
+def _information(model: Koopman, batch: SeriesBatch, start: Array, places: list[int]) -> Array:
     """Negative Hessian of the log-likelihood by central differences of its score."""
     parameters, unused = _trained(model), generator(0, "unused")
 
@@ -148,12 +150,17 @@ def _information(model: Koopman, batch: SeriesBatch, start: Array) -> Array:
         value = model.loss(batch, generator=unused).value * max(batch.observed, 1)
         return flatten(value_and_slopes(value, parameters)[1])
 
+    def row(k: int, step: float) -> Array:
+        shift = np.zeros(len(start))
+        shift[k] = step
+        return (score(start + shift) - score(start - shift)) / (2 * step)
+
     H = np.empty((len(start), len(start)))
     try:
         for k in range(len(start)):
-            shift = np.zeros(len(start))
-            shift[k] = _STEP
-            H[k] = (score(start + shift) - score(start - shift)) / (2 * _STEP)
+            # a frequency may be known to a millionth: its step is a small part of its own deviation
+            sharp = row(k, _PROBE)[k] if k in places else 0.0
+            H[k] = row(k, min(_STEP, 0.03 / max(sharp, 1.0) ** 0.5))
     finally:
         unflatten(start, parameters)
     return 0.5 * (H + H.T)
