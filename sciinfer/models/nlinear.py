@@ -13,7 +13,7 @@ from ..labelled.schema import Schema
 from ..labelled.series import SeriesBatch
 from .window_grid import GridRows, held
 from .window_model import KNOTS, Answer, WindowModel, contexts, targets
-from .window_spread import lead_memory, normal_table, quantile_table
+from .window_spread import lead_memory, normal_table, pinball, quantile_table
 
 __entries__ = [
     {
@@ -37,6 +37,8 @@ __entries__ = [
 #: penalties in units of the windows' mean square; infinite: the last value; windows per pass, windows for intervals
 _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, math.inf)
 _PASS, _MOST = 4096, 4000
+#: powers of a window's restlessness that may scale its intervals
+_POWERS = (0.0, 0.5, 1.0)
 
 
 def nlinear(
@@ -79,6 +81,7 @@ class SolvedWindows(WindowModel):
 
     quantiles: Tensor
     memory: Tensor
+    adapt: Tensor
     against: Tensor
 
     def __init__(self, name: str, channels: int, context: int, horizon: int) -> None:
@@ -86,6 +89,7 @@ class SolvedWindows(WindowModel):
         start = normal_table(self.sd).expand(horizon, len(KNOTS), channels).clone()
         self.register_buffer("quantiles", start)
         self.register_buffer("memory", torch.full((), 0.5, dtype=torch.float64))
+        self.register_buffer("adapt", torch.zeros((), dtype=torch.float64))
         self.register_buffer("against", torch.ones((), dtype=torch.float64))
 
     def mean(self, context: Tensor) -> Tensor:
@@ -93,9 +97,16 @@ class SolvedWindows(WindowModel):
         raise NotImplementedError
 
     def answer(self, context: Tensor) -> Answer:
-        """The forecast; scales are in the table."""
+        """The forecast, and how restless the window is (not where the held-out rows say that this does not matter)."""
         mean = self.mean(context)
-        return Answer(mean, torch.ones_like(mean))
+        return Answer(mean, self._restless(context, self.adapt).expand_as(mean))
+
+    def _restless(self, context: Tensor, adapt: Tensor | float) -> Tensor:
+        """Root mean square step of the window over the usual one, to a power: ``[B, 1, C]``."""
+        if context.shape[1] < 2:
+            return torch.ones_like(context[:, :1])
+        square = context.diff(dim=1).square().mean(1, keepdim=True) / self.sd.square()
+        return square.clamp(1e-2, 1e2) ** (0.5 * adapt)
 
     def table(self) -> tuple[Tensor, Tensor]:
         """As it was found."""
@@ -113,19 +124,30 @@ class SolvedWindows(WindowModel):
         every = max(1, -(-len(series) // _MOST))
         series, ends = series[::every], ends[::every]
         filled = held(grid, self.centre)
-        error, seen, last = [], [], []
+        error, seen, last, restless = [], [], [], []
         for rows in torch.arange(len(series), device=series.device).split(_PASS):
             context = contexts(filled, grid.cells, series[rows], ends[rows], self.context)
             target, mask = targets(grid, series[rows], ends[rows], self.horizon)
             error.append(torch.where(mask, target - self.mean(context), 0.0))
             last.append((mask * (target - context[:, -1:]).abs()).sum())
             seen.append(mask)
+            restless.append(self._restless(context, 1.0))
         errors, masks = torch.cat(error), torch.cat(seen)
         if not bool(masks.any()):
             return
+        self.against.copy_(errors.abs().sum() / torch.stack(last).sum().clamp(min=1e-12))
+        wide = torch.cat(restless)
+        half = len(wide) // 2
+        losses = []
+        for power in _POWERS:
+            trial = wide**power
+            table = quantile_table((errors / trial)[:half], masks[:half])
+            losses.append(float(pinball(errors[half:], masks[half:], table, trial[half:])))
+        best = min(range(len(_POWERS)), key=losses.__getitem__)
+        self.adapt.fill_(_POWERS[best])
+        errors = errors / wide ** _POWERS[best]
         self.quantiles.copy_(quantile_table(errors, masks))
         self.memory.copy_(lead_memory(errors, masks, self.quantiles))
-        self.against.copy_(errors.abs().sum() / torch.stack(last).sum().clamp(min=1e-12))
 
     def training_defaults(self, batch: SeriesBatch) -> dict[str, Any]:
         """No steps: :meth:`initialise` knows everything."""

@@ -47,6 +47,17 @@ def quantile_table(error: Tensor, seen: Tensor) -> Tensor:
     return found.mT.contiguous()
 
 
+def pinball(error: Tensor, seen: Tensor, table: Tensor, scale: Tensor) -> Tensor:
+    """Sum of quantile losses of ``error [B, H, C]`` under ``scale`` times a table, in usual errors."""
+    level = 0.5 * (1 + torch.erf(knots_like(error) / 2**0.5))
+    total = error.new_zeros(error.shape[2])
+    for k in range(3, len(KNOTS) - 3):
+        off = torch.where(seen, error - scale * table[:, k], 0.0)
+        total = total + torch.maximum(level[k] * off, (level[k] - 1) * off).sum((0, 1))
+    usual = torch.where(seen, error.abs(), 0.0).sum((0, 1))
+    return (total / usual.clamp(min=1e-12)).sum()
+
+
 def lead_memory(error: Tensor, seen: Tensor, table: Tensor) -> Tensor:
     """Correlation of the errors of neighbouring leads, ``[]``, after each is divided by its lead's spread."""
     if error.shape[1] < 2 or not len(error):
