@@ -139,7 +139,7 @@ class K2Koopman(WindowNet):
 
     def training_defaults(self, batch: Any) -> dict[str, Any]:
         """A step is 256 windows."""
-        return {"optimiser": "adam", "steps": 300, "learning_rate": 1e-3, "validation": 0.0, "batch_size": 64}
+        return {"optimiser": "adam", "steps": 400, "learning_rate": 3e-3, "validation": 0.0, "batch_size": 64}
 
     @torch.no_grad()
     def summary(self) -> dict[str, float]:
