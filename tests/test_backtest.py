@@ -102,6 +102,19 @@ def test_a_model_that_has_seen_the_future_is_refused() -> None:
         si.backtest(early, data.assign(p=data["p"].assign_attrs(units="Pa")), horizon=4, windows=2, draws=5)
 
 
+def test_channels_are_matched_by_name() -> None:
+    data = grid()
+    early = data.isel(time=slice(0, 32))
+    swapped = si.fit(early, "random-walk", variables=["q", "p"], progress="silent")
+    found = si.backtest(swapped, data, horizon=4, windows=2, draws=50)
+    last = found.forecasts["forecast"].sel(quantile=0.5).isel(model=0, lead=0, window=0)
+    np.testing.assert_allclose(last, [data["p"][31], data["q"][31]], atol=2.0)
+    only = si.fit(early, "random-walk", variables=["q"], progress="silent")
+    with pytest.raises(SchemaError, match="was not fitted on 'p'"):
+        si.backtest(only, data, horizon=4, windows=2)
+    assert si.backtest(only, data, horizon=4, windows=2, variables=["q"]).forecasts["channel"].values == ["q"]
+
+
 def test_context_is_all_that_a_forecast_is_given() -> None:
     data = grid()
     other = data.copy(deep=True)
@@ -136,6 +149,9 @@ def test_a_duration_cuts_all_series_at_one_moment() -> None:
     data = data.assign(ds=data["ds"] + delay)
     found = si.backtest("random-walk", data, horizon="4D", windows=2, draws=5)
     assert found.forecasts.sizes["unique_id"] == 3
+    for same in (pd.Timedelta("4D"), np.timedelta64(4, "D"), 4 * 86400.0):
+        again = si.backtest("random-walk", data, horizon=same, windows=2, draws=5, baselines=[])
+        np.testing.assert_array_equal(again.forecasts["ds"].values, found.forecasts["ds"].values)
     cut = np.datetime64(data["ds"].max() - pd.Timedelta("4D"))
     for name, part in data.groupby("unique_id"):
         early, late = found.forecasts["ds"].sel(unique_id=name).values

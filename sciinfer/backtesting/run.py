@@ -12,17 +12,8 @@ from ..diagnostics import BASELINES
 from ..errors import ConfigError
 from ..fitted import Fitted
 from .conformal import first_window, recalibrated
-from .forecasters import (
-    Baseline,
-    Forecaster,
-    Given,
-    Trained,
-    answers,
-    named_baselines,
-    named_models,
-    per_label,
-    question,
-)
+from .forecasters import Baseline, Forecaster, Given, Trained, answers, question
+from .names import named_baselines, named_models, per_label
 from .panel import Panel, read_panel
 from .predicted import Predicted
 from .result import Backtest, forecasts_dataset
@@ -88,7 +79,7 @@ def backtest(
 
     Example:
         >>> import sciinfer as si
-        >>> found = si.backtest("gp", si.open_dataset("nile"), horizon=5, windows=3)
+        >>> found = si.backtest("random-walk", si.open_dataset("nile"), horizon=5, windows=3)
         >>> dict(found.forecasts["forecast"].isel(model=0).sizes)
         {'window': 3, 'lead': 5, 'channel': 1, 'quantile': 21}
     """

@@ -59,7 +59,8 @@ def length_of(panel: Panel, value: Any, name: str) -> tuple[float, bool]:
     """
     if isinstance(value, bool) or value is None:
         raise ConfigError(f"{name} must be rows or a duration, got {value!r}", variable=name, fix=f'{name}=24 or "30D"')
-    rows = isinstance(value, int | np.integer)
+    # numpy counts a timedelta among its integers
+    rows = isinstance(value, int | np.integer) and not isinstance(value, np.timedelta64)
     if rows or isinstance(value, str | float | np.floating):
         length = float(value) if rows else panel.schema.time.duration(value)
     else:
