@@ -122,3 +122,44 @@ def test_point_process_factor_analysis():
         trial = Trial(tensor(file["Y"][r, 0]).ravel(), channel, nodes, weights)
         total = total + point_process_elbo(trial, latents, tensor(file["C"]), tensor(file["b"]).ravel())
     assert float(total) == pytest.approx(_stored("svgpfa")["ELBO_pointprocess"], abs=3e-4)
+
+
+@pytest.mark.slow
+def test_point_process_factor_analysis_after_an_e_step():
+    """The best posterior at the inducing points, from the prior on: at least as high a bound as the stored one."""
+    from scipy.io import loadmat
+    from scipy.optimize import minimize
+
+    file = loadmat(ROOT / "svgpfa_ref" / "Estep_Update_all_PointProcess_svGPFA.mat")
+    tensor = lambda value: torch.as_tensor(value.astype(np.float64))  # noqa: E731
+    names = [str(entry[0]) for entry in file["kernelNames"].ravel()]
+    kernels = [_covariance(name, file["hprs"][k, 0]) for k, name in enumerate(names)]
+    C, b = tensor(file["C"]), tensor(file["b"]).ravel()
+    total = 0.0
+    for r in range(5):
+        nodes, weights = (tensor(file[name])[:, 0, r] for name in ("ttQuad", "wwQuad"))
+        trial = Trial(tensor(file["Y"][r, 0]).ravel(), tensor(file["index"][r, 0]).ravel().long() - 1, nodes, weights)
+        places = [tensor(file["Z"][k, 0])[:, 0, r] for k in range(3)]
+        grams = [k(z[:, None] - z) + 1e-5 * torch.eye(len(z), dtype=F64) for k, z in zip(kernels, places, strict=True)]
+        roots = [torch.linalg.cholesky(gram) for gram in grams]
+
+        def bound(flat, trial=trial, places=places, roots=roots):
+            latents, at = [], 0
+            for kernel, z, root in zip(kernels, places, roots, strict=True):
+                n = len(z)
+                white, lower = flat[at : at + n], flat[at + n : at + n + n * n].reshape(n, n).tril()
+                scale = root @ lower
+                cov = scale @ scale.mT + 1e-12 * torch.eye(n, dtype=F64)
+                latents.append(Inducing(kernel, z, root @ white, cov))
+                at += n + n * n
+            return point_process_elbo(trial, latents, C, b)
+
+        def objective(x, bound=bound):
+            flat = torch.as_tensor(x).requires_grad_()
+            value = bound(flat)
+            (slope,) = torch.autograd.grad(value, flat)
+            return -float(value.detach()), -slope.numpy()
+
+        start = np.concatenate([np.concatenate([np.zeros(len(z)), np.eye(len(z)).ravel()]) for z in places])
+        total -= minimize(objective, start, jac=True, method="L-BFGS-B", options={"maxiter": 400}).fun
+    assert total >= _stored("svgpfa")["after_Estep_100"] - 1e-3
