@@ -1,4 +1,4 @@
-"""``k2-koopman`` beside a linear map on ETTh1: squared error (standardised) and weighted quantile loss (raw, 19 levels).
+"""``k2-koopman`` beside a linear map on ETTh1: squared error, and weighted quantile loss of raw values (19 levels).
 
 The usual split (8640 rows to train, 2880 to choose, 2880 to test, every window of them, seven channels). ``nlinear`` is
 solved, ``k2-koopman`` trained for a fixed number of steps on one thread. Needs ``SCIINFER_DATA``.

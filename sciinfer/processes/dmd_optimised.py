@@ -129,14 +129,15 @@ class OptimisedDMD:
 
     def predict(self, times: Any, trajectory: int = 0) -> Tensor:
         """``[T, n]`` at any times of one trajectory."""
-        found = _sum(self._ready().exponents, self.amplitudes[trajectory], _clock(times))
+        omega = self._ready().exponents
+        found = _sum(omega, self.amplitudes[trajectory], _clock(times).to(omega.device))
         return found if self._complex else found.real
 
     def spread(self, times: Any, trajectory: int = 0) -> Tensor:
         """Standard deviation ``[T, n]`` of a new snapshot at these times: over the bags, and the noise."""
         if len(self._ready().draws) < 2:
             raise StateError("there are no bags to take a spread from", fix="OptimisedDMD(bags=50)")
-        clock = _clock(times)
+        clock = _clock(times).to(self.exponents.device)
         centre = _sum(self.exponents, self.amplitudes[trajectory], clock)
         many = [_sum(w, a[trajectory], clock) for w, a in zip(self.draws, self.amplitude_draws, strict=True)]
         return ((torch.stack(many) - centre).abs().square().mean(0) + self.noise.square()).sqrt()

@@ -67,8 +67,9 @@ def variable_projection(
     cost, gram, slope = _normal(cells, omega)
     damping, wait = 1e-2, 0
     for _ in range(steps):
-        lifted = gram + damping * torch.diag(gram.diagonal().real.clamp(min=1e-300)).to(gram.dtype)
-        move = torch.linalg.lstsq(lifted, -slope[:, None]).solution[:, 0]
+        size = gram.diagonal().real.clamp(min=1e-300).sqrt()
+        scaled = gram / (size[:, None] * size) + damping * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        move = -torch.linalg.solve(scaled, slope / size) / size
         trial = _bounded(omega + move, stable)
         found = _normal(cells, trial)
         if bool(found[0].isfinite()) and float(found[0]) < float(cost):
