@@ -56,6 +56,8 @@ def test_a_planted_future_value_changes_nothing(other: str, refit: bool) -> None
     settings: dict = {"horizon": 4, "windows": 3, "refit": refit, "conformal": True, "draws": 5}
     if other == "latent-sde":
         settings |= {"options": {"other": TRAINED[0]}, "training": {"other": TRAINED[1]}}
+    if other == "history-regression":
+        settings |= {"options": {"other": {"random": 0}}}
     models = {"random-walk": "random-walk", "other": other}
     clean = si.backtest(models, data, **settings)
     spiked = data.copy()

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 _MOST_CHANNELS = 6
 _COLUMNS = {"crps": "CRPS", "crps_quantile_9": "CRPS_q9", "crps_quantile_19": "CRPS_q19", "mase": "MASE"}
-_COLUMNS |= {"mae": "MAE", "rmse": "RMSE", "coverage_80": "cov 80 %", "coverage_95": "cov 95 %"}
+_COVERAGES = {"coverage_80": "cov 80 %", "coverage_95": "cov 95 %"}
+_COLUMNS |= {"mae": "MAE", "rmse": "RMSE", **_COVERAGES}
+#: of channels whose units differ
+_WITHOUT_UNITS = {"crps_normalised": "CRPS/sd", "crps_quantile_9_normalised": "CRPS_q9/|y|"}
+_WITHOUT_UNITS |= {"crps_quantile_19_normalised": "CRPS_q19/|y|", "mase": "MASE", **_COVERAGES}
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,7 +96,8 @@ class Backtest:
             one = ds.sel(channel=name)
             unit = str(one["units"].item())
             n = int(one["n"])
-            head = [f"{name} [{unit}] (n = {n})" if unit else f"{name} (n = {n})", *_COLUMNS.values()]
+            columns = _WITHOUT_UNITS if bool(np.isnan(one["crps"]).all()) else _COLUMNS
+            head = [f"{name} [{unit}] (n = {n})" if unit else f"{name} (n = {n})", *columns.values()]
             rows = [
                 [self._marked(str(m)), *(_cell(one.sel(model=m), key) for key in _COLUMNS)] for m in ds["model"].values
             ]
