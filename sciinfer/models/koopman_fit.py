@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from ..errors import NumericalError
+from ..errors import ConfigError, NumericalError
 from ..labelled.series import SeriesBatch
 from ..nets import LinearDecoder
 from ..nets.parameters import flatten, unflatten, value_and_slopes
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: latent dimensions up to which a dense process is fitted by the exact score; steps for every candidate
 _DENSE, _SHORT = 12, 15
+#: channels up to which the dense process is as good a start as expectation-maximisation
+_FEW = 3
 #: rows of one series, and series, on which candidates compete
 _ROWS, _SERIES = 1500, 16
 #: rows of a grid for each row of data beyond which the data do not count as even
@@ -51,16 +53,26 @@ def start_koopman(model: Koopman, batch: SeriesBatch) -> None:
 
 
 def candidates(model: Koopman, batch: SeriesBatch) -> Iterator[Callable[[], None]]:
-    """What the option ``start`` asks for, where the data allow it."""
+    """What the option ``start`` asks for; with ``"auto"`` what the size and the times of the data allow.
+
+    Raises:
+        ConfigError: a start that was asked for does not fit the data.
+    """
     d, wanted = model.process.dim, model.start
-    if wanted in ("auto", "lines") and model.process.pairs:
+    even = even_paths(batch) if wanted in ("auto", "em") and d >= batch.n_channels else None
+    if wanted == "em" and even is None:
+        raise ConfigError(
+            "expectation-maximisation needs times on a grid and at least as many latent dimensions as channels",
+            variable="start",
+            fix=f'latent={batch.n_channels}, or start="modes"',
+        )
+    if model.process.pairs and (wanted == "lines" or (wanted == "auto" and d <= _DENSE)):
         yield lambda: _start_lines(model, batch)
-    if wanted in ("auto", "modes") and d <= _DENSE:
-        yield lambda: _start_modes(model, batch)
-    even = even_paths(batch) if wanted in ("auto", "em") and d >= batch.n_channels > _DENSE // 4 else None
-    if even is not None:
+    if even is not None and (wanted == "em" or batch.n_channels > _FEW):
         paths, h = even
         yield lambda: _start_em(model, paths, h)
+    if wanted == "modes" or (wanted == "auto" and (d <= _DENSE or even is None)):
+        yield lambda: _start_modes(model, batch)
 
 
 def _start_lines(model: Koopman, batch: SeriesBatch) -> None:

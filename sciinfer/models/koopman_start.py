@@ -123,9 +123,10 @@ def find_lines(batch: SeriesBatch, count: int) -> Lines | None:
     highest = math.pi / finest
     trials = np.linspace(0, highest, min(_TRIALS, max(64, int(4 * span * highest / (2 * math.pi)))) + 1)[1:]
     found: list[float] = []
-    axes = _loud_axes(paths)
     for _ in range(count):
-        rest = [r @ axes for r in _fit(paths, np.array(found))[1]]
+        rest = _fit(paths, np.array(found))[1]
+        axes = _loud_axes(paths, rest if found else None)
+        rest = [r @ axes for r in rest]
         found.append(_strongest(paths, rest, trials, found))
         found = _refine(paths, np.array(found), span).tolist()
     frequency = np.array(found)
@@ -167,13 +168,20 @@ def _fit(paths: list[tuple[Array, Array, Array]], frequency: Array) -> tuple[lis
     return weights, rest, np.mean([w[0] for w in weights], axis=0)
 
 
-def _loud_axes(paths: list[tuple[Array, Array, Array]]) -> Array:
-    """``[C, k]``: directions of the channels with more variance than noise would have; the others only add noise."""
-    centred = [(v - (v * m).sum(0) / m.sum(0).clip(1)) * m for _, v, m in paths]
+def _loud_axes(paths: list[tuple[Array, Array, Array]], rest: list[Array] | None) -> Array:
+    """``[C, k]``: what to multiply residuals with so that noise is white and little of it is left beside the signal.
+
+    Channels in units of their residuals' size (of their own, where nothing is fitted yet), along the directions in
+    which the data vary more than noise would.
+    """
+    counts = np.sum([m.sum(0) for _, _, m in paths], axis=0).clip(1)
+    size = None if rest is None else np.sqrt(np.sum([(r * r).sum(0) for r in rest], axis=0) / counts)
+    scale = np.ones(len(counts)) if size is None else 1 / size.clip(1e-3 * size.max(initial=1e-12))
+    centred = [(v - (v * m).sum(0) / m.sum(0).clip(1)) * m * scale for _, v, m in paths]
     pairs = np.asarray(sum(m.T @ m for _, _, m in paths)).clip(1)
     values, axes = np.linalg.eigh(sum(v.T @ v for v in centred) / pairs)
     loud = values > 2 * np.median(values)
-    return axes[:, loud] if loud.any() else axes
+    return scale[:, None] * (axes[:, loud] if loud.any() else axes)
 
 
 def _strongest(paths: list[tuple[Array, Array, Array]], rest: list[Array], trials: Array, taken: list[float]) -> float:
