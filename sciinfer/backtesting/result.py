@@ -99,7 +99,7 @@ class Backtest:
             columns = _WITHOUT_UNITS if bool(np.isnan(one["crps"]).all()) else _COLUMNS
             head = [f"{name} [{unit}] (n = {n})" if unit else f"{name} (n = {n})", *columns.values()]
             rows = [
-                [self._marked(str(m)), *(_cell(one.sel(model=m), key) for key in _COLUMNS)] for m in ds["model"].values
+                [self._marked(str(m)), *(_cell(one.sel(model=m), key) for key in columns)] for m in ds["model"].values
             ]
             lines += [*_aligned([head, *rows]), ""]
         if len(shown) < len(names):
