@@ -321,6 +321,7 @@ def test_all_four_frequencies_of_a_pendulum(noise) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @needs_data
 def test_air_quality_is_imputed_within_the_goal() -> None:
     observed, hidden = si.open_dataset("aqi36"), si.open_dataset("aqi36", part="heldout")

@@ -42,9 +42,10 @@ def start_koopman(model: Koopman, batch: SeriesBatch) -> None:
     start_means(model, batch)
     sample = stretches(batch)
     plain = flat_batch(model, batch)
-    best, kept = math.inf, snapshot(model)
+    first = snapshot(model)
+    best, kept = math.inf, first
     for candidate in candidates(model, plain):
-        restore(kept, model)
+        restore(first, model)
         candidate()
         value = refine(model, sample, _SHORT if model.process.dim <= _DENSE else 0)
         if value < best:
