@@ -39,6 +39,8 @@ _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, math.inf)
 _PASS, _MOST = 4096, 4000
 #: powers of a window's restlessness that may scale its intervals
 _POWERS = (0.0, 0.5, 1.0)
+#: errors looked at to choose among them
+_TRIED = 1_000_000
 
 
 def nlinear(
@@ -137,15 +139,8 @@ class SolvedWindows(WindowModel):
             return
         self.against.copy_(errors.abs().sum() / torch.stack(last).sum().clamp(min=1e-12))
         wide = torch.cat(restless)
-        half = len(wide) // 2
-        losses = []
-        for power in _POWERS:
-            trial = wide**power
-            table = quantile_table((errors / trial)[:half], masks[:half])
-            losses.append(float(pinball(errors[half:], masks[half:], table, trial[half:])))
-        best = min(range(len(_POWERS)), key=losses.__getitem__)
-        self.adapt.fill_(_POWERS[best])
-        errors = errors / wide ** _POWERS[best]
+        self.adapt.fill_(_chosen_power(errors, masks, wide))
+        errors = errors / wide**self.adapt
         self.quantiles.copy_(quantile_table(errors, masks))
         self.memory.copy_(lead_memory(errors, masks, self.quantiles))
 
@@ -244,6 +239,18 @@ class NLinear(SolvedWindows):
         for x, y, seen in self._rows(grid, windows[0][::every], windows[1][::every]):
             total += float((torch.where(seen, y, 0.0) - seen * (x @ weight)).square().sum())
         return total
+
+
+def _chosen_power(errors: Tensor, masks: Tensor, wide: Tensor) -> float:
+    """The power of the windows' restlessness whose intervals, found on the first half, suit the second half best."""
+    every = max(1, errors.numel() // _TRIED)
+    errors, masks, wide = errors[::every], masks[::every], wide[::every]
+    half, losses = len(wide) // 2, []
+    for power in _POWERS:
+        trial = wide**power
+        table = quantile_table((errors / trial)[:half], masks[:half])
+        losses.append(float(pinball(errors[half:], masks[half:], table, trial[half:])))
+    return _POWERS[min(range(len(_POWERS)), key=losses.__getitem__)]
 
 
 def _bridged(y: Tensor, seen: Tensor) -> Tensor:

@@ -14,12 +14,12 @@ _LARGEST, _DOUBLINGS = 0.9995, 14
 
 
 class Moments(NamedTuple):
-    """Sums over cells: ``past [d, d]`` of lagged states, ``cross [C, d]`` now with past, ``now [C, C]``, ``count``."""
+    """Sums over cells: ``past [d, d]`` of lagged states, ``cross [C, d]`` now with past, ``now [C, C]``, ``cells``."""
 
     past: Tensor
     cross: Tensor
     now: Tensor
-    count: Tensor
+    cells: Tensor
 
 
 def cell_moments(filled: Tensor, cells: Tensor, order: int) -> Moments:
@@ -54,7 +54,7 @@ def solved(moments: Moments, ridge: float, spread: Tensor) -> tuple[Tensor, Tens
     found = torch.linalg.solve(gram, (moments.cross + same * pull).mT).mT
     found = _stable(found, C)
     residual = moments.now - found @ moments.cross.mT - moments.cross @ found.mT + found @ moments.past @ found.mT
-    covariance = 0.5 * (residual + residual.mT) / moments.count.clamp(min=1)
+    covariance = 0.5 * (residual + residual.mT) / moments.cells.clamp(min=1)
     floor = (1e-6 * spread.square()).diag()
     values, vectors = torch.linalg.eigh(covariance)
     return found, (vectors * values.clamp(min=0.0)) @ vectors.mT + floor

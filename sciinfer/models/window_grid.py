@@ -117,8 +117,6 @@ def one_by_one(batch: SeriesBatch) -> SeriesBatch:
     order = torch.arange(batch.n_series * batch.n_channels, device=batch.offsets.device)
     order = (order % batch.n_channels) * batch.n_series + order // batch.n_channels
     lengths = torch.cat([part.lengths for part in parts])
-    joined = SeriesBatch(
-        *(torch.cat([getattr(part, name) for part in parts]) for name in ("time", "values", "mask")),
-        offsets_of(lengths),
-    )
+    time, values, mask = (torch.cat([getattr(part, name) for part in parts]) for name in ("time", "values", "mask"))
+    joined = SeriesBatch(time, values, mask, offsets_of(lengths))
     return joined.select(order)

@@ -159,7 +159,7 @@ def perceptron(sizes: list[int], generator: torch.Generator) -> nn.Sequential:
 
 def dense(inputs: int, outputs: int, generator: torch.Generator, gain: float = 1.0) -> nn.Linear:
     """A linear layer with starting weights from the given stream."""
-    layer = nn.utils.skip_init(nn.Linear, inputs, outputs, dtype=torch.float64)
+    layer = nn.Linear(inputs, outputs, dtype=torch.float64, device="meta").to_empty(device="cpu")
     draw_weights(layer, generator, gain)
     return layer
 
