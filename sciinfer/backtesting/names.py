@@ -18,7 +18,7 @@ def named_models(model: Any) -> dict[str, str | Fitted]:
         ConfigError: neither, none, or two of the same label.
     """
     if isinstance(model, Mapping):
-        found = list(model.items())
+        found = [(str(label), one) for label, one in model.items()]
     else:
         several = list(model) if isinstance(model, Sequence) and not isinstance(model, str) else [model]
         found = [(one.name if isinstance(one, Fitted) else one, one) for one in several]
@@ -29,7 +29,7 @@ def named_models(model: Any) -> dict[str, str | Fitted]:
             raise ConfigError(
                 f"a model is a registered name or a fitted one, got {type(one).__name__}",
                 variable="model",
-                index=label if isinstance(label, str) else None,
+                index=label,
                 fix="pass what si.fit returns, or a name of si.names('models')",
             )
         if isinstance(one, str):
