@@ -61,7 +61,7 @@ def exchange_scores(model: Model, draws: int = 1000) -> tuple[float, float, floa
 
 
 def test_random_walk_on_exchange_rates():
-    nine, nineteen, covered = exchange_scores(random_walk(schema(8)))
+    nine, nineteen, covered = exchange_scores(random_walk(schema(8)), draws=2000)
     assert nine == pytest.approx(0.0074, abs=1e-4)
     assert nineteen == pytest.approx(0.00707, abs=1e-4)
     assert covered == pytest.approx(0.864, abs=0.01)

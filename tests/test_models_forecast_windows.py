@@ -223,7 +223,8 @@ def test_refused_options():
         ("context", nlinear, {"context": 0}), ("holdout", nlinear, {"holdout": 1.0}), ("refit", nlinear, {"refit": 2}),
         ("order", ar_net, {"order": 0}), ("sparsity", ar_net, {"sparsity": -1.0}), ("width", n_hits, {"width": True}),
         ("skip", lstnet, {"skip": 0}), ("order", var_kalman, {"order": 0}), ("ridge", var_kalman, {"ridge": -1}),
-        ("window", copula, {"window": 1}), ("window", copula, {"window": 9999}), ("shrinkage", copula, {"shrinkage": 2}),
+        ("window", copula, {"window": 1}), ("window", copula, {"window": 9999}),
+        ("shrinkage", copula, {"shrinkage": 2}),
     ]  # fmt: skip
     for name, build, options in bad:
         with pytest.raises(ConfigError, match=name):
