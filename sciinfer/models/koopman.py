@@ -48,6 +48,9 @@ __entries__ = [
     },
 ]
 
+#: modes in a summary
+_SHOWN = 8
+
 
 def koopman(
     schema: Schema,
@@ -221,9 +224,9 @@ class Koopman(ExactPathModel):
         return [dict(row) for row in self._table[1]]
 
     def summary(self) -> dict[str, float]:
-        """Modes with their intervals, and the noise."""
+        """The slowest modes with their intervals, and the noise."""
         found: dict[str, float] = {}
-        for row in self.spectrum():
+        for row in self.spectrum()[:_SHOWN]:
             name = f"mode[{row['mode']}]"
             for key in ("frequency", "half_life"):
                 for suffix in ("", "_low", "_high"):
