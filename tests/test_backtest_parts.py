@@ -182,14 +182,3 @@ def test_command_with_a_fitted_model(sales: Path, tmp_path: Path) -> None:
 def test_command_explains_itself(sales: Path, extra: list[str], says: str) -> None:
     assert says in run("backtest", sales, "random-walk", *extra, code=2)
     assert "two models" in run("backtest", sales, "random-walk", "random-walk", "--horizon", 5, code=2)
-
-
-def test_the_page_runs() -> None:
-    import re
-
-    page = Path(__file__).parents[1] / "docs" / "backtest.md"
-    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    namespace: dict[str, object] = {}
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "backtest.md", "exec"), namespace)  # the page's own code
