@@ -20,7 +20,7 @@ __entries__ = [
         "kind": "models",
         "name": "k2-koopman",
         "target": "k2_koopman",
-        "summary": "patches advanced by a linear operator and a learned Kalman filter (on ETTh1 nlinear is better)",
+        "summary": "patches advanced by a linear operator and a learned filter (far ahead, nlinear is better)",
         "references": [
             "Wu, Qiu, Gao, Hu, Yang, Guo (2025), K2VAE: a Koopman-Kalman enhanced variational autoencoder for "
             "probabilistic time series forecasting",
