@@ -55,13 +55,15 @@ def exchange_scores(model: Model, draws: int = 1000) -> tuple[float, float, floa
         drawn.append(answer.observation[:, 0])
         truth.append(y[start : start + 30])
     paths, known = torch.cat(drawn, dim=1), torch.cat(truth)
-    nine, nineteen = paths.quantile(NINE, 0), paths.quantile(NINETEEN, 0)
+    nineteen = paths.quantile(NINETEEN, 0)
+    nine = nineteen[1::2]
     covered = ((known >= nine[0]) & (known <= nine[-1])).double().mean()
     return quantile_loss(nine, known, NINE), quantile_loss(nineteen, known, NINETEEN), float(covered)
 
 
 def test_random_walk_on_exchange_rates():
-    nine, nineteen, covered = exchange_scores(random_walk(schema(8)), draws=2000)
+    # so many draws that their own noise is well below the tolerance
+    nine, nineteen, covered = exchange_scores(random_walk(schema(8)), draws=6000)
     assert nine == pytest.approx(0.0074, abs=1e-4)
     assert nineteen == pytest.approx(0.00707, abs=1e-4)
     assert covered == pytest.approx(0.864, abs=0.01)

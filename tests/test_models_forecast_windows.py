@@ -194,6 +194,27 @@ def test_intervals_hold_and_the_summary_says_when_the_last_value_wins():
 
 
 @torch.no_grad()
+def test_a_vector_autoregression_asked_for_the_future_alone_says_the_same():
+    model = started("var-kalman", regular((60, 3, 41)))
+    batch = regular((60, 3, 41))
+    ends = batch.time[batch.offsets[1:] - 1][:, None]
+    ahead = ends + torch.tensor([0.5, 1.25, 4.0], dtype=F64)
+    whole = torch.cat([ahead, ends * 0], dim=1)
+    answers = [model.predict(batch, t, draws=2, generator=generator(0, "ahead")) for t in (ahead, whole)]
+    for moment in ("mean", "variance"):
+        first, second = (getattr(answer, moment)[:, :3] for answer in answers)
+        torch.testing.assert_close(first, second, rtol=1e-9, atol=1e-9)
+    one = model.predict(batch.select([0]), ahead[:1], draws=2000, generator=generator(0, "ahead"))
+    assert one.mean is not None and one.variance is not None
+    torch.testing.assert_close(
+        one.observation.mean(0), one.mean, rtol=0, atol=5 * float(one.variance.max() / 2000) ** 0.5
+    )
+    whole_cells = [0, 2]  # between cells the variance is the cautious one
+    found = one.observation.var(0)[:, whole_cells]
+    torch.testing.assert_close(found, one.variance[:, whole_cells], rtol=0.15, atol=0)
+
+
+@torch.no_grad()
 def test_a_copula_conditions_exactly_where_everything_is_gaussian():
     g = generator(0, "ar")
     y = torch.zeros(3000, 12, 1, dtype=F64)
