@@ -166,6 +166,21 @@ def test_fit_forecast_save_load(name: str, tmp_path):
         assert error < 0.6 * last, f"{name} does not see the season: {error:.3f}, last value {last:.3f}"
 
 
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_few_rows_and_a_channel_that_never_moves(name: str, rows: int):
+    values = torch.stack([torch.full((rows,), 1e3, dtype=F64), torch.arange(rows, dtype=F64) ** 0.5], dim=1)
+    batch = SeriesBatch.of([torch.arange(rows, dtype=F64)], [values])
+    model = started(name, batch)
+    with torch.no_grad():
+        times = torch.tensor([[0.0, rows + 2.5]], dtype=F64)
+        answer = model.predict(batch, times, draws=3, generator=generator(0, "few"))
+        drawn = model.generate(torch.arange(4, dtype=F64), draws=3, generator=generator(0, "few"))
+        summary = model.summary()
+    assert all(bool(torch.isfinite(found.observation).all()) for found in (answer, drawn))
+    assert all(np.isfinite(value) for value in summary.values())
+
+
 def test_the_season_is_found_or_given_as_a_duration():
     ds = dataset(season(300))
     for option in ({}, {"season": "24h"}, {"season": 12}):

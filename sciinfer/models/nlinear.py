@@ -39,8 +39,8 @@ _PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, math.inf)
 _PASS, _MOST = 4096, 4000
 #: powers of a window's restlessness that may scale its intervals
 _POWERS = (0.0, 0.5, 1.0)
-#: errors looked at to choose among them
-_TRIED = 1_000_000
+#: errors looked at to choose among them, fewest windows
+_TRIED, _FEWEST = 1_000_000, 40
 
 
 def nlinear(
@@ -243,7 +243,9 @@ class NLinear(SolvedWindows):
 
 def _chosen_power(errors: Tensor, masks: Tensor, wide: Tensor) -> float:
     """The power of the windows' restlessness whose intervals, found on the first half, suit the second half best."""
-    every = max(1, errors.numel() // _TRIED)
+    if len(wide) < _FEWEST:
+        return 0.0
+    every = max(1, min(errors.numel() // _TRIED, len(wide) // _FEWEST))
     errors, masks, wide = errors[::every], masks[::every], wide[::every]
     half, losses = len(wide) // 2, []
     for power in _POWERS:

@@ -27,7 +27,10 @@ class Moments(NamedTuple):
 
 def cell_moments(filled: Tensor, cells: Tensor, order: int) -> Moments:
     """Of values without gaps ``[S, T, C]``; the first ``cells [S]`` count."""
-    T = filled.shape[1]
+    T, C = filled.shape[1:]
+    if order >= T:
+        blank = filled.new_zeros(order * C, order * C)
+        return Moments(blank, blank[:C], blank[:C, :C], blank.sum())
     past = torch.cat([filled[:, order - 1 - k : T - 1 - k] for k in range(order)], dim=2)
     used = (torch.arange(order, T, device=filled.device) < cells[:, None])[..., None].to(filled.dtype)
     x, y = (past * used).flatten(0, 1), (filled[:, order:] * used).flatten(0, 1)
@@ -58,7 +61,8 @@ def solved(moments: Moments, ridge: float, spread: Tensor) -> tuple[Tensor, Tens
     found = _stable(found, C)
     residual = moments.now - found @ moments.cross.mT - moments.cross @ found.mT + found @ moments.past @ found.mT
     covariance = 0.5 * (residual + residual.mT) / moments.cells.clamp(min=1)
-    floor = (1e-6 * spread.square()).diag()
+    # nothing was seen to change: as far as the values lie apart
+    floor = ((1e-6 if float(moments.cells) else 1.0) * spread.square()).diag()
     values, vectors = torch.linalg.eigh(covariance)
     return found, (vectors * values.clamp(min=0.0)) @ vectors.mT + floor
 
