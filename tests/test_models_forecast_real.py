@@ -69,6 +69,7 @@ def test_random_walk_on_exchange_rates():
     assert covered == pytest.approx(0.864, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [nlinear, seasonal_naive])
 def test_solved_forecasters_on_exchange_rates(build):
     model = build(schema(8))
