@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..labelled.schema import Schema
 from ..labelled.series import SeriesBatch
 from ..random import generator as stream
+from ..training.adam import Adam
 from .base import Draws
 from .sgp_bae_chain import Globals, draw_globals, draw_inducing
 from .sparse_gp_vae import RowSeriesModel, build_covariances, parts_of
@@ -51,6 +52,8 @@ __entries__ = [
 
 #: step of the inducing variables' chains in a prediction, where they are about standard normal
 _STEP = 0.3
+#: learning rate of the start
+_CLIMB = 0.02
 
 
 class SGPBAE(RowSeriesModel):
@@ -97,12 +100,12 @@ class SGPBAE(RowSeriesModel):
         self.requires_grad_(False)
 
     def _climb(self, batch: SeriesBatch, steps: int, generator: torch.Generator) -> None:
-        optimiser = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=0.02)
+        optimiser = Adam([p for p in self.parameters() if p.requires_grad])
         with torch.enable_grad():
             for _ in range(steps):
-                optimiser.zero_grad()
+                self.zero_grad()
                 self.loss(batch, generator=generator).value.backward()
-                optimiser.step()
+                optimiser.step(_CLIMB)
         self.zero_grad()
 
     # -- answers -------------------------------------------------------------------------------------------------

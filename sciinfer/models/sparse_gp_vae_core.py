@@ -19,6 +19,7 @@ from ..processes import cubature
 from ..processes.matching import antithetic
 from ..statespace.linalg import cholesky
 from ..statespace.sites import Sites
+from ..training.adam import Adam
 from .base import Draws, Loss
 
 #: least share of the variance that the principal components of a start leave to each latent
@@ -336,14 +337,13 @@ class RowGPVAE(nn.Module, ABC):
     ) -> list[float]:
         """Start, then Adam with a falling rate, in place; the losses of all steps."""
         self.start(row_batch(x, y, mask))
-        optimiser = torch.optim.Adam([p for p in self.parameters() if p.requires_grad], lr=learning_rate)
+        optimiser = Adam([p for p in self.parameters() if p.requires_grad])
         losses = []
         for step in range(steps):
-            optimiser.param_groups[0]["lr"] = learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps)))
-            optimiser.zero_grad()
+            self.zero_grad()
             loss = self.loss(x, y, mask, generator=generator, batch=batch).value
             loss.backward()
-            optimiser.step()
+            optimiser.step(learning_rate * (0.01 + 0.495 * (1 + math.cos(math.pi * step / steps))))
             losses.append(float(loss.detach()))
         return losses
 
