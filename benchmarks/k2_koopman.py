@@ -118,7 +118,7 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
     cases = [(48, 24, 2)] if tiny else [(336, 96, 400), (96, 720, 300)]
     for context, horizon, steps in cases:
         ours, linear = compared(context, horizon, steps)
-        where = f"k2-koopman/etth1-{context}-{horizon}"
+        where = f"k2_koopman/etth1-{context}-{horizon}"
         note = f"{ours.seconds:.0f} s beside {linear.seconds:.0f} s; 90 % cover {ours.cover:.3f}, {linear.cover:.3f}"
         shared: dict[str, Any] = {"unit": "1", "goal": 1.0, "note": note, "versions": versions()}
         yield Row(name=f"{where}/mse", ours=ours.mse, peer=linear.mse, **shared)

@@ -3,6 +3,7 @@
 from .base import LinearProcess, NonlinearProcess
 from .bridge import Bridge, build_bridge
 from .hermite import HermiteKnots, hermite_marginals
+from .koopman import KoopmanProcess
 from .latent_gps import GaussianPath, LatentGPs, condition_potentials
 from .linear import KernelProcess, StationaryLinear
 from .matching import Marginals, bridge_marginals, cubature, gap_nodes, gaussian_divergence, path_divergence
@@ -15,6 +16,7 @@ __all__ = [
     "GaussianPath",
     "HermiteKnots",
     "KernelProcess",
+    "KoopmanProcess",
     "LatentGPs",
     "LinearProcess",
     "Marginals",
