@@ -54,9 +54,9 @@ def rows(*, tiny: bool = False) -> Iterable[Row]:
         for peer in (name for name in angles[0] if name not in models):
             ours, theirs = ([split[name] for split in angles] for name in (model, peer))
             yield Row(
-                name=f"dynamics_pendulum_images/{model}/angle-{peer}", ours=float(np.mean(ours)), peer=float(np.mean(theirs)),
-                unit="squared", goal=1.0, note=f"sd {np.std(ours, ddof=1):.2g} and {np.std(theirs, ddof=1):.2g}",
-                versions=versions(),
+                name=f"dynamics_pendulum_images/{model}/angle-{peer}",
+                ours=float(np.mean(ours)), peer=float(np.mean(theirs)), unit="squared", goal=1.0,
+                note=f"sd {np.std(ours, ddof=1):.2g} and {np.std(theirs, ddof=1):.2g}", versions=versions(),
             )  # fmt: skip
 
 

@@ -23,8 +23,11 @@ from sciinfer.testing.kit import run
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.md"))
-PAGES = ("getting-started", "processes", "gp-backends", "which-latent-model", "backtest", "dmd", "solvers", "data-formats", "errors",
-         "reproducibility", *sorted(f"models/{path.stem}" for path in (DOCS / "models").glob("*.md")))  # fmt: skip
+PAGES = (
+    *("getting-started", "processes", "gp-backends", "which-latent-model", "backtest", "dmd", "solvers", "data-formats"),
+    *("errors", "reproducibility"),
+    *sorted(f"models/{path.stem}" for path in (DOCS / "models").glob("*.md")),
+)
 _FENCE = re.compile(r"^```(?:python|\{code-cell\} python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FILE = re.compile(r"^```\{code-block\} \w+\n:caption: (\S+)\n\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
