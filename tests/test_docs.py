@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TUTORIALS = sorted((ROOT / "tutorials").glob("*.md"))
 PAGES = (
-    *("getting-started", "processes", "gp-backends", "which-latent-model", "backtest", "dmd", "solvers", "data-formats"),
-    *("errors", "reproducibility"),
+    *("getting-started", "processes", "gp-backends", "which-latent-model", "backtest", "dmd", "solvers"),
+    *("data-formats", "errors", "reproducibility"),
     *sorted(f"models/{path.stem}" for path in (DOCS / "models").glob("*.md")),
 )
 _FENCE = re.compile(r"^```(?:python|\{code-cell\} python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
